@@ -1,0 +1,68 @@
+# Two commands are all that a newcomer needs: `make demo` and `make test`. Both set up .venv in this folder by themselves,
+# from Python (3.10 or newer) and make alone; a second run installs nothing.
+#   PYTHON=python3.12 make demo     another interpreter
+#   JOBS=8 make test                more test processes (each uses one thread)
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# One thread a process, and threads that wait without spinning: two spinning processes on two cores slow each other down
+# a hundredfold.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MPLBACKEND=Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check-format lint types unit examples docs format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## set up, then estimate mutual information on two real data sets
+	$(BIN)/python examples/real_data.py
+
+test: check-format lint types unit examples docs ## set up, then everything that must pass before a change lands
+
+check-format: $(VENV)/.dev ## is the code formatted?
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev ## mypy, strict on the package
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev ## tests and doctests
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --durations=10
+
+examples: $(VENV)/.dev ## every example runs (real_data.py is run by `make demo`)
+	@set -e; for script in $(filter-out examples/real_data.py,$(wildcard examples/*.py)); do \
+	  echo "== $$script"; $(ONE_THREAD) $(BIN)/python -W error $$script; done
+
+docs: $(VENV)/.dev ## build the documentation into docs/_build/html, warnings being errors
+	$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+format: $(VENV)/.dev ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) docs/_build dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps say what .venv holds. torch comes first and alone, so that nothing else chooses its build.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("flomi needs Python 3.10 or newer, and this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) $(TORCH)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.torch pyproject.toml
+	$(INSTALL) -c constraints.txt -e '.[plot,report,data]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(INSTALL) -c constraints.txt -e '.[plot,report,data,docs,dev]'
+	@touch $(VENV)/.run $@

@@ -1,0 +1,274 @@
+"""What competes to be the critic, and the referee: the FLO bound on rows that a candidate has not seen.
+
+`fit` makes one candidate from training and validation rows; `hold_out` scores it on others. Whatever made the critic g, its
+dual is u(x, y), or c(x) - g(x, y) with the fitted drift c, and the referee is the FLO bound 1 - u - e^{log t - u}. So every
+candidate is also a PMI score p(x, y) = -u or g - c, which the certificate and new rows use.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flomi.bounds import Bound, Scores
+from flomi.critics import CRITICS, PlainCritic
+from flomi.inference import PairScores, Summary, summarise
+from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.scores import Critic, Table, shifts
+from flomi.training import History, Model, Recipe, train
+
+__all__ = ["PREPROCESS", "Candidate", "Fold", "HeldOut", "compete", "contenders", "fit", "hold_out", "seed_of"]
+
+PREPROCESS = ("rank", "standardize", "none")
+CALIBRATION_PAIRS = 250_000  # of the validation rows: they choose and calibrate, which takes fewer than the report
+
+
+@dataclass
+class Candidate:
+    """A fitted critic with the preprocessing it was fitted behind."""
+
+    name: str
+    prep_x: nn.Module
+    prep_y: nn.Module
+    model: Model
+    history: History | None
+    seconds: float
+    shape_x: tuple[int, ...]
+    shape_y: tuple[int, ...]
+
+    def scores(self, x: Tensor, y: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The PMI score p, float64: of aligned rows [n], and of x_i with the y of `columns` [n, m]."""
+        x, y = self.prepared(x, y)
+        critic: Critic = self.model.critic  # type: ignore[assignment]
+        a, b = critic.encode(x, y)
+        c, marginal = self.model.c(x), self.model.marginal(y)
+        free = marginal if marginal is not None else torch.zeros_like(c)
+        at = columns.to(x.device)
+        positive, negative = critic.pairs(a, b) - c - free, _table(critic, a, b, at) - c[:, None] - free[at]
+        return positive.double().cpu(), negative.double().cpu()
+
+    def prepared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as the model wants them: preprocessed in double precision, then in the model's own."""
+        like = next(iter(self.model.state_dict().values()), torch.empty(0, dtype=torch.float64))
+        return tuple(p(v).to(like.device, like.dtype) for p, v in ((self.prep_x, x), (self.prep_y, y)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A candidate's numbers on rows that it has not seen.
+
+    value [n] is the bound asked for and pmi [n] its PMI read-out. `referee` holds -u and log t_ik - u, so that its bound is
+    the FLO bound; `score` holds the PMI score p on matching rows and on others. For u = c - g they are the same.
+    """
+
+    value: np.ndarray
+    pmi: np.ndarray
+    referee: PairScores
+    score: PairScores
+
+
+@dataclass
+class Fold:
+    """One fold after the competition: who won, and everything on the fold's own rows."""
+
+    index: np.ndarray
+    winner: Candidate
+    held: HeldOut
+    calibration: PairScores
+    summaries: dict[str, Summary]
+    seconds: dict[str, float]
+    history: list[dict[str, Any]]
+    interrupted: bool
+
+
+def contenders(bound: Bound) -> tuple[str, ...]:
+    """The names that compete under critic="auto", simple ones first."""
+    if "density" in bound.needs:
+        return ("density",)
+    return ("null", "gaussian", "student", "joint")
+
+
+def seed_of(seed: int, *more: int | str) -> int:
+    """A seed for one part of the work, the same in every process."""
+    keys = [zlib.crc32(m.encode()) if isinstance(m, str) else m for m in more]
+    return int(np.random.SeedSequence([seed, *keys]).generate_state(1)[0])
+
+
+def fit(
+    critic: str | nn.Module,
+    bound: Bound,
+    rows: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+    *,
+    recipe: Recipe,
+    hidden: Sequence[int],
+    preprocess: str,
+    seed: int,
+    device: str = "cpu",
+    progress: str | None = None,
+) -> Candidate:
+    """Fit one candidate to `rows` (float64, as the user gave them), stopping by the validation rows `held`."""
+    start = time.perf_counter()
+    shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
+    kind = CRITICS[critic] if isinstance(critic, str) else None
+    if kind is not None and kind.fit is not None:
+        model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
+        return Candidate(kind.name, nn.Flatten(), nn.Flatten(), model, None, time.perf_counter() - start, shape_x, shape_y)
+
+    prep = [_prepare(v, "none" if kind is None else preprocess) for v in rows]
+    prepared = [tuple(p(v).to(device, torch.float32) for p, v in zip(prep, part, strict=True)) for part in (rows, held)]
+    if recipe.negatives == "auto":
+        recipe = replace(recipe, negatives=kind.negatives if kind is not None else "shifts")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(critic, nn.Module):
+            net = own_critic(critic, shape_x, shape_y)
+        else:
+            assert kind is not None and kind.build is not None  # a row of CRITICS has build or fit
+            net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)
+        model = Model(net, shape_x, bound).to(device)
+        history = train(model, bound, prepared[0], prepared[1], recipe, seed, progress)  # type: ignore[arg-type]
+    name = kind.name if kind is not None else type(critic).__name__
+    return Candidate(name, prep[0], prep[1], model.eval(), history, time.perf_counter() - start, shape_x, shape_y)
+
+
+def own_critic(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
+    """A copy of a user's module that starts afresh, where its layers know how to draw weights, as a critic."""
+    net = copy.deepcopy(module)
+    for part in net.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return net if hasattr(net, "encode") else PlainCritic(net, shape_x, shape_y)
+
+
+def _prepare(v: Tensor, how: str) -> nn.Module:
+    if how == "none":
+        return nn.Identity()
+    flat = v.flatten(1)
+    if how == "standardize":
+        return nn.Sequential(nn.Flatten(), Standardize.fit(flat))
+    rank = RankNormal.fit(flat)
+    return nn.Sequential(nn.Flatten(), rank, Whiten.fit(rank(flat)))
+
+
+@torch.no_grad()
+def hold_out(
+    candidate: Candidate, bound: Bound, x: Tensor, y: Tensor, *, pairs: int, seed: int, groups: np.ndarray | None = None
+) -> HeldOut:
+    """Score rows that the candidate has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
+
+    m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound. The
+    rows should be in random order.
+    """
+    x, y = candidate.prepared(x, y)
+    model, n = candidate.model, len(x)
+    critic: Critic = model.critic  # type: ignore[assignment]
+    a, b = critic.encode(x, y)
+    g, u = critic.positives(a, b)
+    marginal, baseline = model.marginal(y), model.a(x)
+    generator = torch.Generator().manual_seed(seed)
+    m = n - 1 if n * (n - 1) <= pairs else max(32, pairs // n)
+    while True:
+        columns = shifts(n, m, generator).to(x.device)
+        table = _table(critic, a, b, columns)
+        ratio, ratio_neg = g, table  # g as a log density ratio
+        if marginal is not None:
+            ratio, ratio_neg = g - marginal, table - marginal[columns]
+        dual = u if u is not None else model.c(x) - ratio
+        contrast = ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
+        sampling = torch.exp(contrast).var(1).mean() / m
+        if m == n - 1 or float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
+            break
+        m = min(2 * m, n - 1)
+    scores = Scores(g, Table(table, columns), u, baseline, marginal)
+    c = model.c(x)
+    found = (bound.value(scores), bound.pmi(scores), -dual, contrast, ratio - c, ratio_neg - c[:, None])
+    value, pmi, minus_u, contrast_, p, p_neg = (t.double().cpu().numpy() for t in found)
+    by = columns[0].cpu().numpy()
+    return HeldOut(value, pmi, PairScores(minus_u, contrast_, by, groups), PairScores(p, p_neg, by, groups))
+
+
+def compete(
+    names: Sequence[str | nn.Module],
+    bound: Bound,
+    data: tuple[Tensor, Tensor],
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    recipe: Recipe,
+    hidden: Sequence[int],
+    preprocess: str,
+    pairs: int,
+    seed: int,
+    device: str = "cpu",
+    groups: np.ndarray | None = None,
+    progress: str | None = None,
+) -> Fold:
+    """Fit every name on the first part of the rows, choose on the second, report on the third.
+
+    The names stand in order of complexity, and a later one replaces the best so far only where its FLO bound on the
+    second part's rows is higher by more than one standard error of the paired difference.
+    """
+    (x, y), (training, validation, held) = data, parts
+
+    def rows(part: np.ndarray) -> tuple[Tensor, Tensor]:
+        return x[part], y[part]
+
+    def measure(candidate: Candidate, part: np.ndarray, budget: int) -> HeldOut:
+        labels = None if groups is None else groups[part]
+        return hold_out(candidate, bound, *rows(part), pairs=budget, seed=seed, groups=labels)
+
+    winner: Candidate | None = None
+    best = np.empty(0)
+    fitted: list[Candidate] = []
+    for name in names:
+        label = progress and f"{progress}, {name if isinstance(name, str) else type(name).__name__}"
+        candidate = fit(
+            name, bound, rows(training), rows(validation), recipe=recipe, hidden=hidden, preprocess=preprocess,
+            seed=seed_of(seed, str(name) if isinstance(name, str) else "own"), device=device, progress=label,
+        )  # fmt: skip
+        fitted.append(candidate)
+        judged = measure(candidate, validation, CALIBRATION_PAIRS)
+        value = judged.referee.pos + 1 - np.exp(judged.referee.neg).mean(1)
+        gain = value - best if winner is not None else value
+        if winner is None or (gain.mean() > gain.std() / math.sqrt(len(gain)) and np.isfinite(value).all()):
+            winner, best, calibration = candidate, value, judged.score
+        if candidate.history is not None and candidate.history.interrupted:
+            break
+    assert winner is not None
+    reports = {candidate.name: measure(candidate, held, pairs) for candidate in fitted}
+    history = [
+        {"critic": c.name, **dataclasses.asdict(c.history)} for c in fitted if c.history is not None and c.history.step
+    ]
+    return Fold(
+        held,
+        winner,
+        reports[winner.name],
+        calibration,
+        {name: summarise([r.referee]) for name, r in reports.items()},
+        {c.name: c.seconds for c in fitted},
+        history,
+        any(c.history is not None and c.history.interrupted for c in fitted),
+    )
+
+
+def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:
+    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time."""
+    n, m = columns.shape
+    if m == n - 1:
+        step = max(1, 2**18 // n)
+        blocks = [critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)]
+    else:
+        step = max(1, 2**18 // m)
+        blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
+    return torch.cat(blocks)

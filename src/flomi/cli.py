@@ -1,0 +1,306 @@
+"""The command line: parse, call, print. What is wrong with a call is one line on standard error, and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flomi import __version__, outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flomi.data import Pairs
+    from flomi.estimator import MIEstimate, MIEstimator
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="flomi",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+_EFFORTS = ("fast", "standard", "thorough")
+_MISSING = ("error", "drop")
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _flomi(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Mutual information between two groups of variables: how much knowing one tells about the other.
+
+    \b
+    flomi estimate data.csv --x 'gene_*' --y outcome     a number for your own file
+    flomi estimate --help                                everything it can do
+    flomi doctor                                         is this machine set up well?
+    """
+    if version:
+        typer.echo(f"flomi {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def estimate(
+    context: typer.Context,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A table of numbers: CSV, TSV, Parquet, .npy or .npz.")
+    ],
+    y_data: Annotated[
+        str | None,
+        typer.Argument(metavar="Y_DATA", help="A second file for y, whose rows belong to those of DATA."),
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="Columns of x: names, patterns ('gene_*'), positions (0, -1) or ranges "
+            "('0:5', 'first:last'), separated by commas; '!name' leaves one out.",
+        ),
+    ] = None,
+    y: Annotated[str | None, typer.Option(metavar="COLUMNS", help="Columns of y, chosen likewise.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column that marks rows belonging together, such as all rows of one patient.",
+        ),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            metavar="error|drop", help="Stop at rows with missing or infinite values, or leave them out."
+        ),
+    ] = "error",
+    effort: Annotated[
+        str,
+        typer.Option(
+            metavar="fast|standard|thorough",
+            help="Seconds, up to about a minute, or as long as it helps (10,000 rows).",
+        ),
+    ] = "standard",
+    critic: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Model of the dependence; 'auto' tries several and keeps the best."
+        ),
+    ] = "auto",
+    bound: Annotated[str, typer.Option(metavar="NAME", help="Variational bound to report.")] = "flo",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Parts the rows are split into; each is measured by a model that saw none of it.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same numbers.")] = 0,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, mps.")] = "cpu",
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes that share the folds among them.")] = 1,
+    bits: Annotated[bool, typer.Option("--bits", help="Answer in bits instead of nats.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+    ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.html", help="Write a page with the result, its reasons and plots."),
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="Write the plots (.png, .svg or .pdf).")
+    ] = None,
+    pmi: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Write every row's pointwise mutual information.")
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Save the fitted estimator, to score new rows in Python."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only: no progress.")] = False,
+) -> None:
+    """Estimate the mutual information of two groups of columns.
+
+    The answer is a number with its standard error, a value it exceeds with 95 % confidence, and a verdict on whether to
+    trust it. 0 means that x and y are independent; the more, the better one can be told from the other.
+
+    \b
+    flomi estimate patients.csv --x 'gene_*' --y survival --report page.html
+    flomi estimate table.parquet --x 0:5 --y -1 --missing drop --bits
+    flomi estimate images.npy labels.npy --effort thorough --json
+    """
+    _choice("--effort", effort, _EFFORTS)
+    _choice("--missing", missing, _MISSING)
+    if folds is not None and folds < 2:
+        raise ValueError(f"--folds is {folds}; it must be 2 or more")
+    inputs = [data] if y_data is None else [data, y_data]
+    wanted = outputs.check(inputs, report=report, plot=plot, pmi=pmi, save=save)
+    if y_data is not None and not Path(y_data).suffix and not Path(y_data).exists():
+        raise ValueError(
+            f"there is no file {y_data}; if it is a column, put commas and no spaces between columns: --x a,b"
+        )
+
+    _calm_threads()
+    from flomi import data as data_module
+    from flomi.bounds import BOUNDS
+    from flomi.critics import CRITICS
+
+    _choice("--bound", bound, BOUNDS)
+    _choice("--critic", critic, ("auto", *CRITICS))
+    _check_device(device)
+    pairs = data_module.read(
+        data, y_data, x=x, y=y, groups=groups, missing="drop" if missing == "drop" else "error"
+    )
+    options = {
+        "critic": critic,
+        "bound": bound,
+        "effort": effort,
+        "seed": seed,
+        "units": "bits" if bits else "nats",
+        "n_folds": folds,
+        "device": device,
+        "n_jobs": jobs,
+        "progress": not quiet and sys.stderr.isatty(),
+    }
+    fitted, result = _fit(pairs, options)
+    # Printed first: whatever may go wrong with a file, the number is not lost.
+    typer.echo(outputs.as_json(outputs.as_dict(result, pairs)) if as_json else outputs.as_text(result, pairs))
+    for what, path in wanted.items():
+        outputs.write(what, path, fitted, result, pairs, command=context.obj)
+        if not quiet:
+            typer.echo(f"wrote {path}", err=True)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Show versions and devices, and estimate a known answer.
+
+    It takes a few seconds. Exit code 0 if the known answer was found, 1 if not. Add the output to a question or a bug report.
+    """
+    _calm_threads()
+    from flomi import doctor as doctor_module
+
+    facts = doctor_module.examine()
+    typer.echo(outputs.as_json(facts) if as_json else doctor_module.as_text(facts))
+    if not facts["ok"]:
+        raise typer.Exit(1)
+
+
+def _calm_threads() -> None:
+    """Before torch is imported: waiting threads that spin make two busy processes slow each other down a hundredfold."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _fit(pairs: Pairs, options: dict[str, Any]) -> tuple[MIEstimator, MIEstimate]:
+    from flomi.estimator import MIEstimator
+
+    x, y = _named(pairs.x, pairs.x_names), _named(pairs.y, pairs.y_names)
+    fitted = MIEstimator(**options).fit(x, y, groups=pairs.groups)
+    return fitted, fitted.result_
+
+
+def _named(array: np.ndarray, names: tuple[str, ...]) -> Any:
+    """With the names of its columns where it has them, for labels and messages."""
+    import pandas as pd
+
+    return (
+        pd.DataFrame(array, columns=list(names))
+        if len(set(names)) == array.shape[-1] and array.ndim == 2
+        else array
+    )
+
+
+# Checks --------------------------------------------------------------------------------------------------------------
+
+
+def _choice(option: str, value: str, allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    if value not in names:
+        close = difflib.get_close_matches(value, names, n=1)
+        hint = f"did you mean {close[0]}? there are" if close else "choose one of"
+        raise ValueError(f"{option} {value!r} does not exist; {hint} {', '.join(names)}")
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:  # unknown names, missing drivers and builds without them each raise their own
+        first = str(error).splitlines()[0].split(":")[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"--device {name!r} cannot be used here ({first}); flomi doctor lists the devices"
+        ) from None
+
+
+# Entry ---------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 input or call wrong, 130 interrupted, 1 anything else."""
+    command = typer.main.get_command(app)
+    try:
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        code = command.main(
+            args=words, prog_name="flomi", standalone_mode=False, obj=shlex.join(["flomi", *words])
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        line, code = _explain(error)
+        typer.echo(f"error: {' '.join(line.split())}", err=True)
+    if code == 130:
+        typer.echo("interrupted before there was a result", err=True)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if hasattr(error, "format_message"):  # the parser's own errors
+        return _usage(error), 2
+    if isinstance(error, (ValueError, FileNotFoundError)) and _raised_here(error):
+        return str(error), 2
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer rows or columns", 1
+    if isinstance(error, OSError):
+        return str(error), 1
+    traceback.print_exception(error)
+    return f"{type(error).__name__}, which should not happen; please report it with the lines above", 1
+
+
+def _raised_here(error: Exception) -> bool:
+    """Whether flomi itself raised it, as a message to the user, rather than a library deep below."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(__file__).parent in Path(frames[-1].filename).parents
+
+
+def _usage(error: Any) -> str:
+    option = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "flomi"
+    line = str(error.format_message()).rstrip(".")
+    if type(error).__name__ == "NoSuchOption":
+        near = difflib.get_close_matches(str(option), error.possibilities or (), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{path} --help lists them"
+        return f"there is no option {option}; {hint}"
+    if "unexpected extra argument" in line:
+        line += "; put commas and no spaces between columns (--x a,b) and quotes around patterns ('gene_*')"
+    return line if line.endswith("?") else f"{line}; see {path} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+"""Closed-form critics: the pointwise MI of a Gaussian or Student copula, and the null critic g = u = 0.
+
+An elliptical law has a density that depends on the Mahalanobis form Q only, so its PMI is known exactly. On the canonical
+variates s = A x and t = B y (whitened, only matching pairs correlated, with canonical correlations r_i):
+
+    h = sum_i r_i s_i t_i / (1 - r_i^2) - r_i^2 (s_i^2 + t_i^2) / (2 (1 - r_i^2)),    c = -1/2 sum_i log(1 - r_i^2)
+    Gaussian   PMI = c + h
+    Student    PMI = c + k - (v+p+q)/2 log(1 + Q/v) + (v+p)/2 log(1 + |s|^2/v) + (v+q)/2 log(1 + |t|^2/v)
+               Q = |s|^2 + |t|^2 - 2 h,   k = log G((v+p+q)/2) G(v/2) / ( G((v+p)/2) G((v+q)/2) ),   G the gamma function
+
+Each critic comes with `in_sample`, the efficient estimate of MI on its own training rows, corrected for small samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from flomi.preprocess import RankNormal
+
+__all__ = ["EllipticalCritic", "InSample", "NullCritic"]
+
+_FOLDS = 5  # of the cross-validated canonical correlations
+_TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
+_NU = (0.3, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
+_SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
+
+
+@dataclass(frozen=True)
+class InSample:
+    """MI in nats of a model fitted to all of its rows: `mi` is the plug-in value less its small-sample `bias`; with its standard
+    error, the number of parameters that tie x to y, and in words how it was made."""
+
+    mi: float
+    stderr: float
+    bias: float
+    n_parameters: int
+    method: str
+
+
+class NullCritic(nn.Module):
+    """g = u = 0, the right answer for independent data: its bound is exactly 0 with no variance.
+
+    >>> NullCritic()(torch.ones(3, 2), torch.ones(3, 1))
+    tensor([0., 0., 0.])
+    """
+
+    in_sample = InSample(0.0, 0.0, 0.0, 0, "x and y taken as independent")
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
+
+    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum(-1)
+
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b.T
+
+    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pairs(a, b), self.pairs(a, b)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.pairs(*self.encode(x, y))
+
+
+class EllipticalCritic(nn.Module):
+    r"""Exact log density ratio of a Gaussian or a Student copula: g = PMI under the model, u = -g.
+
+    `fit` with `tails="gaussian"` is canonical correlation analysis on normal scores. `tails="student"` also estimates the
+    degrees of freedom nu by maximum likelihood, for the dependence in the tails that a Gaussian lacks; nu stays infinite
+    (Gaussian) unless a finite one gains more than 1/2 log n. The canonical correlations and scales in g are
+    cross-validated within the training rows, so that directions which only look correlated there cost little held-out
+    score; `in_sample` uses the plain ones. x: [n, dim_x], y: [n, dim_y]; ValueError below 10 rows.
+    References: Hotelling 1936; Demarta and McNeil 2005, "The t copula and related copulas"; Bartz 2016,
+    "Cross-validation based nonlinear shrinkage".
+
+    >>> x = torch.randn(4000, 1)
+    >>> critic = EllipticalCritic.fit(x, (0.75 * x + 0.4375**0.5 * torch.randn(4000, 1)) ** 3)
+    >>> abs(critic.in_sample.mi - 0.4133) < 0.05
+    True
+    """
+
+    nu: Tensor
+    center_x: Tensor
+    center_y: Tensor
+    weight_x: Tensor
+    weight_y: Tensor
+    corr: Tensor
+    in_sample: InSample
+
+    def __init__(
+        self,
+        ranks_x: RankNormal,
+        ranks_y: RankNormal,
+        *,
+        nu: Tensor,
+        center_x: Tensor,
+        center_y: Tensor,
+        weight_x: Tensor,
+        weight_y: Tensor,
+        corr: Tensor,
+    ) -> None:
+        super().__init__()
+        self.ranks_x, self.ranks_y = ranks_x, ranks_y
+        self.register_buffer("nu", nu)  # [], infinite for Gaussian
+        self.register_buffer("center_x", center_x)
+        self.register_buffer("center_y", center_y)
+        self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x; gives the canonical variates
+        self.register_buffer("weight_y", weight_y)  # [dim_y, q]
+        self.register_buffer("corr", corr)  # [min(p, q)]
+
+    @classmethod
+    def fit(cls, x: Tensor, y: Tensor, tails: Literal["gaussian", "student"] = "gaussian") -> EllipticalCritic:
+        if len(x) != len(y) or len(x) < 10:
+            raise ValueError(f"x and y must have the same number of rows, at least 10; found {len(x)} and {len(y)}")
+        if tails not in ("gaussian", "student"):
+            raise ValueError(f"tails must be 'gaussian' or 'student', found {tails!r}")
+        dim, dtype = x.shape[1], x.dtype
+        ranks = RankNormal.fit(x), RankNormal.fit(y)
+        z = torch.cat([r(v).double() for r, v in zip(ranks, (x, y), strict=True)], 1)
+        nu = _search_nu(z) if tails == "student" else math.inf
+        t, center, dispersion, weights = _fit_law(z, nu)
+        weight_x, weight_y, corr = _canonical(_fold_moments(t - center, weights), dim)
+        corr = corr.clamp(0, 1 - torch.finfo(dtype).eps ** 0.75)
+        critic = cls(
+            *ranks,
+            nu=torch.tensor(nu, dtype=dtype),
+            center_x=center[:dim].to(dtype),
+            center_y=center[dim:].to(dtype),
+            weight_x=weight_x.to(dtype),
+            weight_y=weight_y.to(dtype),
+            corr=corr.to(dtype),
+        )
+        critic.in_sample = _in_sample(dispersion, nu, dim, critic(x, y).double())
+        return critic
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        a = self._side(self.ranks_x(x), self.center_x, self.weight_x)
+        return a, self._side(self.ranks_y(y), self.center_y, self.weight_y)
+
+    def _side(self, z: Tensor, center: Tensor, weight: Tensor) -> Tensor:
+        s = (_t_scores(z, float(self.nu)) - center) @ weight
+        r2 = self.corr.square()
+        first = s[..., : len(r2)]
+        own = (first.square() * (r2 / (1 - r2))).sum(-1, keepdim=True) / 2
+        return torch.cat([first * (self.corr / (1 - r2)).sqrt(), own, s.square().sum(-1, keepdim=True)], -1)
+
+    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._log_ratio((a[..., :-2] * b[..., :-2]).sum(-1), a[..., -2:], b[..., -2:])
+
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._log_ratio(a[:, :-2] @ b[:, :-2].T, a[:, None, -2:], b[None, :, -2:])
+
+    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        g = self.pairs(a, b)
+        return g, -g
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.pairs(*self.encode(x, y))
+
+    def _log_ratio(self, cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        h = cross - a[..., 0] - b[..., 0]
+        c = -0.5 * torch.log1p(-self.corr.square()).sum()
+        if not torch.isfinite(self.nu):
+            return c + h
+        nu, p, q = self.nu, self.weight_x.shape[1], self.weight_y.shape[1]
+        qx, qy = a[..., 1], b[..., 1]
+        k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2) - torch.lgamma((nu + p) / 2) - torch.lgamma((nu + q) / 2)
+        g = (nu + p) / 2 * torch.log1p(qx / nu) + (nu + q) / 2 * torch.log1p(qy / nu)
+        return c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
+
+
+def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores t of normal scores z, their centre, their correlation matrix by maximum likelihood, and the rows' EM weights."""
+    t = _t_scores(z, nu)
+    center = t.mean(0)  # 0 by symmetry, but for columns with ties
+    t0, n, d = t - center, len(z), z.shape[1]
+    weights = torch.ones_like(t[:, 0])
+    s = _correlation(z.T @ z / n) if start is None else start
+    for _ in range(100 if math.isfinite(nu) else 0):
+        weights = (nu + d) / (nu + _whitened(t0, s)[0].square().sum(1))
+        old, s = s, _correlation((t0 * weights[:, None]).T @ t0)
+        if (s - old).abs().max() < 1e-6:
+            break
+    return t, center, s, weights
+
+
+def _whitened(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """t on the axes of s, unit variance, and the eigenvalues of s; directions without variance are left out."""
+    values, vectors = torch.linalg.eigh(s)
+    keep = values > _TINY * values[-1:].clamp(min=1e-300)
+    return t @ (vectors[:, keep] / values[keep].sqrt()), values[keep]
+
+
+def _log_likelihood(t: Tensor, s: Tensor, nu: float) -> float:
+    """Mean log density of the copula: the joint law over the product of the columns' own."""
+    white, values = _whitened(t, s)
+
+    def radial(q: Tensor, d: int) -> Tensor:
+        if math.isinf(nu):
+            return -0.5 * d * math.log(2 * math.pi) - q / 2
+        k = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - 0.5 * d * math.log(nu * math.pi)
+        return k - (nu + d) / 2 * torch.log1p(q / nu)
+
+    own = radial(t.square(), 1).sum(1).mean() * (len(values) / t.shape[1])  # as many columns as there are directions
+    return float(radial(white.square().sum(1), len(values)).mean() - values.log().sum() / 2 - own)
+
+
+def _correlation(s: Tensor) -> Tensor:
+    scale = s.diagonal().clamp(min=1e-300).sqrt()
+    return s / scale / scale[:, None]
+
+
+def _t_scores(z: Tensor, nu: float) -> Tensor:
+    r"""Normal scores to Student scores, :math:`T_\nu^{-1}(\Phi(z))`, from a table that is linear in asinh."""
+    if math.isinf(nu):
+        return z
+    from scipy import stats
+
+    grid = torch.linspace(0, 12, 1025, dtype=torch.float64)
+    table = torch.asinh(torch.as_tensor(stats.t.isf(stats.norm.sf(grid.numpy()), nu))).to(z)
+    place = (z.abs() * (1024 / 12)).clamp(max=1024 - 1e-3)
+    low = place.long()
+    return torch.sinh(torch.lerp(table[low], table[low + 1], place - low)) * z.sign()
+
+
+def _search_nu(z: Tensor) -> float:
+    """The nu of largest likelihood; infinite unless a finite one gains BIC's 1/2 log n over all rows looked at."""
+    from scipy.optimize import minimize_scalar
+
+    rows = z[:: max(1, math.ceil(z.numel() / _SEARCH))]
+    s: Tensor | None = None
+
+    def height(log_nu: float) -> float:
+        nonlocal s
+        nu = math.exp(log_nu)
+        t, center, s, _ = _fit_law(rows, nu, s)
+        return len(rows) * _log_likelihood(t - center, s, nu)
+
+    low, high = (math.log(v) for v in _NU)
+    gaussian = height(math.inf)
+    if height(high) <= gaussian:  # the likelihood falls as soon as 1 / nu leaves 0
+        return math.inf
+    best = minimize_scalar(lambda v: -height(v), bounds=(low, high), method="bounded", options={"xatol": 0.005})
+    return math.exp(best.x) if -best.fun > gaussian + 0.5 * math.log(len(rows)) else math.inf
+
+
+def _fold_moments(z: Tensor, w: Tensor) -> Tensor:
+    """Weighted second moments of each fold of interleaved rows, [folds, d, d]."""
+    n = len(z)
+    return torch.stack([(z[f::_FOLDS] * w[f::_FOLDS, None]).T @ z[f::_FOLDS] * (_FOLDS / n) for f in range(_FOLDS)])
+
+
+def _directions(cov: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Canonical directions of both blocks and the canonical correlations, from one covariance matrix."""
+
+    def root(c: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(c)
+        keep = values > _TINY * values[-1].clamp(min=1e-300)
+        scaled: Tensor = vectors[:, keep] / values[keep].sqrt()
+        return scaled
+
+    wx, wy = root(cov[:dim, :dim]), root(cov[dim:, dim:])
+    u, r, vh = torch.linalg.svd(wx.T @ cov[:dim, dim:] @ wy)
+    return wx @ u, wy @ vh.T, r
+
+
+def _canonical(moments: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Directions from all rows; their scales and correlations as the left-out folds see those of the other folds."""
+    wx, wy, r = _directions(moments.mean(0), dim)
+    sx, sy, c = torch.zeros(wx.shape[1]).to(r), torch.zeros(wy.shape[1]).to(r), torch.zeros_like(r)
+    for f in range(len(moments)):
+        rest = (moments.sum(0) - moments[f]) / (len(moments) - 1)
+        ax, ay, rf = _directions(rest, dim)
+        left = moments[f] / len(moments)
+        sx[: ax.shape[1]] += (ax * (left[:dim, :dim] @ ax)).sum(0)[: len(sx)]
+        sy[: ay.shape[1]] += (ay * (left[dim:, dim:] @ ay)).sum(0)[: len(sy)]
+        m = min(len(rf), len(c))
+        c[:m] += (ax[:, :m] * (left[:dim, dim:] @ ay[:, :m])).sum(0)
+    r = c / (sx[: len(c)] * sy[: len(c)]).sqrt()
+    return wx / sx.sqrt(), wy / sy.sqrt(), _decreasing(r)
+
+
+def _decreasing(r: Tensor) -> Tensor:
+    """Isotonic regression on non-increasing sequences (pool adjacent violators)."""
+    blocks: list[tuple[float, int]] = []
+    for value in r.tolist():
+        size = 1
+        while blocks and blocks[-1][0] < value:
+            last, count = blocks.pop()
+            value, size = (last * count + value * size) / (count + size), size + count
+        blocks.append((value, size))
+    return torch.tensor([v for v, k in blocks for _ in range(k)], dtype=r.dtype)
+
+
+def _in_sample(s: Tensor, nu: float, dim: int, pmi: Tensor) -> InSample:
+    wx, wy, r = _directions(s, dim)
+    n, p, q = len(pmi), wx.shape[1], wy.shape[1]
+    name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
+    # dispersion is estimated from Student rows as well as from this share of Gaussian rows
+    share = 1.0 if math.isinf(nu) else (nu + p + q) / (nu + p + q + 2)
+    dof = share * n - 1
+    if dof <= p + q:
+        return InSample(float(pmi.mean()), math.inf, 0.0, p * q, f"{name}, cross-validated: too few rows for its formula")
+    bias, variance = _wishart(p, q, dof)
+    bias -= _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
+    plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
+    plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
+    stderr = math.sqrt(float(pmi.var()) / n + variance)
+    return InSample(plug_in - bias, stderr, bias, p * q + math.isfinite(nu), f"{name}, in sample with small-sample correction")
+
+
+def _wishart(p: int, q: int, dof: float) -> tuple[float, float]:
+    """Bias of the plug-in MI of a Wishart matrix (exact), and its variance at independence (exact)."""
+    half = (dof - torch.arange(p + q, dtype=torch.float64)) / 2
+    psi, psi1 = torch.special.digamma(half), torch.special.polygamma(1, half)
+    bias = (psi[:p].sum() + psi[:q].sum() - psi.sum()) / 2
+    return float(bias), float((psi1.sum() - psi1[:p].sum() - psi1[:q].sum()) / 4)
+
+
+def _rank_loss(s: Tensor, dim: int, n: int) -> float:
+    """What normal scores take off, to first order: each correlation is low by 0.3 log(n / (1 - r^2)) r sqrt(1 - r^2) / n."""
+    r2 = s.square().clamp(max=1 - 1e-12)
+    real = (1 - 1 / (n * r2.clamp(min=1e-300))).clamp(min=0)  # leaves out correlations that are noise
+    low = 0.3 * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n * real
+    low = low - low.diagonal().diag()
+
+    def slope(block: slice) -> float:
+        return float((torch.linalg.pinv(s[block, block], hermitian=True) * low[block, block]).sum())
+
+    every, first, second = slice(None), slice(None, dim), slice(dim, None)
+    return 0.5 * (slope(first) + slope(second) - slope(every))
+
+
+def _tail_mi(nu: float, p: int, q: int) -> float:
+    """MI of a Student law with identity dispersion, h_p + h_q - h_{p+q}."""
+
+    def entropy(k: int) -> float:
+        psi = torch.special.digamma(torch.tensor([(nu + k) / 2, nu / 2], dtype=torch.float64))
+        return math.lgamma(nu / 2) - math.lgamma((nu + k) / 2) + (nu + k) / 2 * float(psi[0] - psi[1])
+
+    return entropy(p) + entropy(q) - entropy(p + q)

@@ -1,0 +1,299 @@
+"""Cross-fitting: from options to a checked plan, folds of rows, every fold's competition, and the numbers of the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import flomi
+from flomi import bounds, candidates, inference
+from flomi.bounds import Bound
+from flomi.candidates import Fold
+from flomi.critics import CRITICS
+from flomi.data import Pairs
+from flomi.result import MIEstimate
+from flomi.scores import NEGATIVES
+from flomi.training import Recipe
+
+if TYPE_CHECKING:
+    from flomi.estimator import MIEstimator
+
+__all__ = ["EFFORTS", "Effort", "Plan", "assemble", "cross_fit"]
+
+VALIDATION = 0.15  # of the rows outside the fold
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a word buys: folds, the networks' width, their recipe, and the pairs of a fold that are evaluated."""
+
+    folds: int
+    hidden: tuple[int, ...]
+    recipe: Recipe
+    pairs: int
+
+
+EFFORTS = {
+    "fast": Effort(2, (64,), Recipe(steps=600, negatives="auto", patience=6), 2_000_000),
+    "standard": Effort(5, (64, 64), Recipe(steps=1500, negatives="auto"), 5_000_000),
+    "thorough": Effort(10, (128, 128), Recipe(steps=6000, negatives="auto", patience=24, m=16), 20_000_000),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with every default filled in, checked before any work starts."""
+
+    critic: str | nn.Module
+    bound: Bound
+    n_folds: int
+    hidden: tuple[int, ...]
+    recipe: Recipe
+    pairs: int
+    preprocess: str
+    seed: int
+    device: str
+    n_jobs: int
+    progress: bool
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, options: MIEstimator) -> Plan:
+        chosen = _choose("effort", options.effort, EFFORTS)
+        effort = EFFORTS[chosen]
+        bound = bounds.get(options.bound)
+        critic = options.critic
+        if isinstance(critic, str):
+            _choose("critic", critic, ("auto", *CRITICS))
+        elif not isinstance(critic, nn.Module):
+            raise TypeError(f"critic must be a name or an nn.Module, not {type(critic).__name__}; pass an instance")
+        _choose("preprocess", options.preprocess, candidates.PREPROCESS)
+        _choose("units", options.units, ("nats", "bits"))
+        if options.negatives is not None:
+            _choose("negatives", options.negatives, NEGATIVES)
+        for name, least in (("seed", 0), ("n_jobs", 1), ("n_folds", 2), ("eval_pairs", 1)):
+            value = getattr(options, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be a whole number of at least {least}; found {value!r}")
+        named: dict[str, Any] = {"m": options.n_negatives}
+        named.update({n: getattr(options, n) for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")})
+        recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
+        _check_match(critic, bound)
+        config = {
+            **options.get_params(),
+            "critic": critic if isinstance(critic, str) else type(critic).__name__,
+            "bound": bound.name,
+            "n_folds": options.n_folds or effort.folds,
+            "hidden": list(options.hidden or effort.hidden),
+            "recipe": dataclasses.asdict(recipe),
+            "versions": {"flomi": flomi.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "threads": torch.get_num_threads(),
+        }
+        return cls(
+            critic, bound, config["n_folds"], tuple(config["hidden"]), recipe, options.eval_pairs or effort.pairs,
+            options.preprocess, options.seed, options.device, options.n_jobs, options.progress, config,
+        )  # fmt: skip
+
+
+def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _check_match(critic: str | nn.Module, bound: Bound) -> None:
+    """A density bound needs log q(y|x) for a critic; BA needs the known p(y) too, which only the user can give."""
+    if bound.name == "ba" and isinstance(critic, str):
+        raise ValueError(
+            "bound='ba' needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, log_marginal=...), "
+            "or use bound='doe', which fits p(y)"
+        )
+    if "density" in bound.needs and isinstance(critic, str) and critic not in ("auto", "density"):
+        raise ValueError(f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}")
+    if "density" not in bound.needs and critic == "density":
+        raise ValueError(f"critic='density' goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}")
+
+
+def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
+    """Every fold's competition; those finished before a Ctrl-C are kept."""
+    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    names = candidates.contenders(plan.bound) if plan.critic == "auto" else (plan.critic,)
+    parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
+
+    def job(k: int) -> Callable[[], Fold]:
+        return partial(
+            candidates.compete, names, plan.bound, (x, y), parts[k], recipe=plan.recipe, hidden=plan.hidden,
+            preprocess=plan.preprocess, pairs=plan.pairs // plan.n_folds, seed=candidates.seed_of(plan.seed, k),
+            device=plan.device, groups=data.groups,
+            progress=f"fold {k + 1} of {len(parts)}" if plan.progress and plan.n_jobs == 1 else None,
+        )  # fmt: skip
+
+    if plan.n_jobs > 1:
+        from joblib import Parallel, delayed
+
+        return list(Parallel(n_jobs=plan.n_jobs)(delayed(job(k))() for k in range(len(parts))))
+    folds: list[Fold] = []
+    try:
+        for k in range(len(parts)):
+            folds.append(job(k)())
+            if folds[-1].interrupted:
+                break
+    except KeyboardInterrupt:
+        if not folds:
+            raise
+        folds[-1].interrupted = True
+    return folds
+
+
+def _parts(n: int, n_folds: int, seed: int, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(training, validation, held-out) rows of each fold, in random order; groups stay together."""
+    rng = np.random.default_rng(seed)
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(units.max()) + 1
+    if count < 2 * n_folds:
+        what = "rows" if groups is None else "groups"
+        raise ValueError(f"{n_folds} folds need at least {2 * n_folds} {what}; found {count}: use fewer folds or more {what}")
+    order = rng.permutation(count)  # the order of the rows, not the pairing of x with y
+    blocks = np.array_split(order, n_folds)
+    parts = []
+    for block in blocks:
+        rest = order[~np.isin(order, block)]
+        rest = rest[rng.permutation(len(rest))]
+        cut = max(1, round(VALIDATION * len(rest)))
+        parts.append((rest[cut:], rest[:cut], block))
+
+    def rows(chosen: np.ndarray) -> np.ndarray:
+        return chosen if groups is None else rng.permutation(np.flatnonzero(np.isin(units, chosen)))
+
+    return [(rows(a), rows(b), rows(c)) for a, b, c in parts]
+
+
+def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEstimate:
+    """From the folds to the numbers; inference.py says how each of them is computed."""
+    n, rows = len(data.x), np.concatenate([fold.index for fold in folds])
+    x, y = torch.from_numpy(data.x).flatten(1), torch.from_numpy(data.y).flatten(1)
+    groups = None if data.groups is None else data.groups[rows]
+    pmi = np.full(n, np.nan)
+    pmi[rows] = np.concatenate([fold.held.pmi for fold in folds])
+    value = np.concatenate([fold.held.value for fold in folds])
+    total = inference.summarise([fold.held.referee for fold in folds])
+    flo = plan.bound.name == "flo"  # whose held-out value is the referee's
+    bound = total.bound if flo else float(value.mean())
+    bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
+
+    critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
+    mi, stderr, method = _point(critic, folds, total, x, y)
+    per_fold = [_recalibrated(fold.held.referee) for fold in folds]
+    interval = inference.interval(mi, stderr, folds=per_fold)
+    certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
+    entries = _entries(folds)
+    history = [{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history]
+    curves = [h for h in history if h["critic"] == critic]
+    gaussian = entries.get("gaussian")
+    verdict, warnings = inference.judge(
+        inference.Evidence(
+            n=n,
+            dim_x=x.shape[1],
+            dim_y=y.shape[1],
+            mi=mi,
+            stderr=interval.stderr,
+            bound=bound,
+            bound_stderr=bound_stderr,
+            bound_name=plan.bound.name,
+            plug_in=total.plug_in,
+            imbalance=total.imbalance,
+            imbalance_stderr=total.imbalance_stderr,
+            lower_bound=certificate.value,
+            ess=total.ess,
+            ceiling=plan.bound.cap(int(folds[0].held.score.shifts.size)) if plan.bound.cap else None,
+            fold_values=tuple(per_fold),
+            fold_stderrs=tuple(stderr * np.sqrt(n / fold.index.size) for fold in folds),
+            gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
+            gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
+            rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
+            interrupted=any(fold.interrupted for fold in folds),
+            **inference.describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1)),
+        )
+    )
+    projection, labels = _projection(data)
+    negatives = sorted({int(fold.held.score.shifts.size) for fold in folds})
+    return MIEstimate(
+        mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
+        lower_bound=certificate.value, bound=bound, bound_stderr=bound_stderr, bound_name=plan.bound.name,
+        bound_side=plan.bound.side, plug_in=float(np.nanmean(pmi)), imbalance=total.imbalance, pmi=pmi, critic=critic,
+        candidates=entries, verdict=verdict, warnings=(*data.notes, *warnings), history=history, projection=projection,
+        projection_labels=labels, config={**plan.config, "negatives_a_row": negatives}, seconds=seconds, n=n,
+        dim_x=x.shape[1], dim_y=y.shape[1],
+    )  # fmt: skip
+
+
+def _point(critic: str, folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) -> tuple[float, float, str]:
+    """The point estimate, what sampling alone makes of its standard error, and how it was made."""
+    fit = CRITICS[critic].fit if critic in CRITICS else None
+    if fit is not None:
+        model: Any = fit(x, y)
+        return model.in_sample.mi, model.in_sample.stderr, model.in_sample.method
+    weights = [fold.index.size for fold in folds]
+    mi = float(np.average([_recalibrated(fold.held.referee) for fold in folds], weights=weights))
+    return mi, total.plug_in_stderr, "mean of -u on held-out rows, recalibrated by the held-out normaliser: E[-u] - log A"
+
+
+def _recalibrated(p: inference.PairScores) -> float:
+    """E[-u] - log A, A = E[e^{log t - u}]: the FLO bound at the best constant shift of u."""
+    top = float(p.neg.max())
+    return float(p.pos.mean() - top - np.log(np.exp(p.neg - top).mean()))
+
+
+def _rise(history: dict[str, Any]) -> float:
+    """What the best validation value gained in the last tenth of training."""
+    seen = history["validation"]
+    early = seen[: max(1, len(seen) * 9 // 10)]
+    return float(max(seen) - max(early))
+
+
+def _entries(folds: list[Fold]) -> dict[str, dict[str, Any]]:
+    """What competed, and what each reached on held-out rows; only folds in which it finished count."""
+    won = Counter(fold.winner.name for fold in folds)
+    entries: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for fold in folds for name in fold.summaries):
+        seen = [fold for fold in folds if name in fold.summaries]
+        weight = np.array([fold.index.size for fold in seen], float)
+        weight /= weight.sum()
+        entries[name] = {
+            "bound": float(weight @ [fold.summaries[name].bound for fold in seen]),
+            "stderr": float(np.sqrt(weight**2 @ [fold.summaries[name].bound_stderr ** 2 for fold in seen])),
+            "folds_won": won[name],
+            "seconds": float(sum(fold.seconds[name] for fold in seen)),
+        }
+    return entries
+
+
+def _projection(data: Pairs) -> tuple[np.ndarray, tuple[str, str]]:
+    """One number a row for each side: the column where there is one, else the first canonical variate.
+
+    Canonical correlation analysis on at most 20 principal components a side: for looking at, not for the estimate.
+    """
+    sides = []
+    for v in (data.x, data.y):
+        flat = v.reshape(len(v), -1)
+        centred = (flat - flat.mean(0)) / flat.std(0).clip(min=1e-300)
+        sides.append(np.linalg.svd(centred, full_matrices=False)[0][:, :20])
+    left, _, right = np.linalg.svd(sides[0].T @ sides[1])
+    columns, labels = [], []
+    for side, v, basis, direction, names in (
+        ("x", data.x, sides[0], left[:, 0], data.x_names),
+        ("y", data.y, sides[1], right[0], data.y_names),
+    ):
+        single = v.size == len(v)
+        columns.append(v.reshape(-1) if single else basis @ direction * np.sqrt(len(v)))
+        labels.append(names[0] if single else f"first canonical variate of {side}")
+    return np.stack(columns, 1), (labels[0], labels[1])

@@ -1,0 +1,276 @@
+"""From held-out scores to numbers with error bars: bound, plug-in, imbalance, their standard errors, the interval.
+
+How to call it, for K folds of held-out scores p (``-u`` for FLO) in ``PairScores`` (see certificate.py)::
+
+    s = summarise([fold_1, ..., fold_K])    # s.bound, s.bound_stderr, s.plug_in, s.imbalance, s.ess, s.fold_bounds, ...
+    i = interval(mi, mean_stderr(pmi, groups), folds=per_fold_estimates, deficit_stderr=d)   # i.stderr, i.low, i.high
+    c = certificate([(held_out_1, calibration_1), ...], alpha=0.05, seed=seed)               # c.value
+    verdict, warnings = judge(Evidence(n=n, ...))                                            # verdict.py
+
+All values in nats. Standard errors here are asymptotic; only the certificate holds in finite samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flomi.certificate import Array, Certificate, PairScores, certificate
+from flomi.verdict import Evidence, describe_rows, judge
+
+__all__ = [
+    "Certificate",
+    "Evidence",
+    "FoldSummary",
+    "Interval",
+    "PairScores",
+    "Summary",
+    "certificate",
+    "describe_rows",
+    "interval",
+    "judge",
+    "mean_stderr",
+    "summarise",
+]
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """What one fold's held-out rows say; field names as in ``Summary``."""
+
+    n: int
+    bound: float
+    bound_stderr: float
+    plug_in: float
+    plug_in_stderr: float
+    imbalance: float
+    imbalance_stderr: float
+    marginal: float
+    marginal_stderr: float
+    ess: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Summary(FoldSummary):
+    """The folds together, weighted by their rows; nats.
+
+    ``bound = E[p] - imbalance`` with ``imbalance = A - 1``, A the mean of the exponential term over all pairs given;
+    ``plug_in = E[p]``; ``marginal = E[e^-p]`` over matching pairs, 1 at the optimum; ``ess`` the number of equally large
+    pairs that the exponential term amounts to, (sum e)^2 / sum e^2, summed over folds; ``pairs`` the pairs used.
+    """
+
+    folds: tuple[FoldSummary, ...]
+
+    @property
+    def fold_bounds(self) -> tuple[float, ...]:
+        """Each fold's bound."""
+        return tuple(fold.bound for fold in self.folds)
+
+    @property
+    def fold_stderrs(self) -> tuple[float, ...]:
+        """Each fold's standard error of the bound."""
+        return tuple(fold.bound_stderr for fold in self.folds)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Standard error and two-sided interval; ``parts`` holds each source's standard error."""
+
+    stderr: float
+    low: float
+    high: float
+    parts: dict[str, float]
+
+
+def mean_stderr(values: Array, groups: Labels | None = None) -> float:
+    """Standard error of the mean of ``values`` [n]; with ``groups`` [n], of group sums (cluster-robust).
+
+    s.e.^2 = G/(G-1) sum_g ( sum_{i in g} (v_i - mean) )^2 / n^2; groups of one row give the usual formula.
+
+    Example:
+        >>> import numpy as np
+        >>> round(mean_stderr(np.array([1.0, 2.0, 3.0, 4.0])), 4)
+        0.6455
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = values.size
+    centred = values - values.mean()
+    if groups is not None:
+        centred = np.bincount(np.unique(groups, return_inverse=True)[1].reshape(-1), centred)
+    units = centred.size
+    if units < 2:
+        return float("inf")
+    return float(np.sqrt(units / (units - 1) * np.sum(centred**2)) / n)
+
+
+def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
+    """A, each row's influence on it, the variance of its degenerate part, its effective size, and its pairs.
+
+    With the Hoeffding decomposition e_ij = A + r_i + c_j + d_ij, a row's influence is r_i + c_i, row and column
+    together. Means over m partners carry the noise of d twice, where the mean of all e_ij carries it once; the
+    degenerate part's variance is returned so that the caller takes one away.
+    """
+    n, m = scores.neg.shape
+    with np.errstate(over="ignore"):
+        e = np.exp(np.asfortranarray(scores.neg))
+    if scores.groups is not None:
+        partner = (np.arange(n)[:, None] + scores.shifts) % n
+        keep = (scores.groups[:, None] != scores.groups[partner]).astype(np.float64)
+        e *= keep
+    else:
+        keep = np.ones((1, m))
+    keep = np.broadcast_to(keep, (n, m))
+    pairs = int(keep.sum())
+    if pairs == 0:
+        raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+    row, row_count, column, column_count = e.sum(axis=1), keep.sum(axis=1), np.zeros(n), np.zeros(n)
+    for k, shift in enumerate(scores.shifts):
+        column += np.roll(e[:, k], shift)
+        column_count += np.roll(keep[:, k], shift)
+    a = float(row.sum() / pairs)
+    ess = float(np.exp(2 * np.log(max(row.sum(), 1e-300)) - np.log(max(float(np.sum(e**2)), 1e-300))))
+    if not np.isfinite(a):
+        return float("inf"), np.full(n, np.inf), 0.0, 1.0, pairs
+    influence = (row + column - a * (row_count + column_count)) * n / pairs
+    # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
+    if m < 4 or scores.groups is not None:
+        return a, influence, 0.0, ess, pairs
+    f, h, total = row / m, column / m, 0.0
+    where = {int(s) % n: k for k, s in enumerate(scores.shifts)}
+    for k, shift in enumerate(scores.shifts):
+        d = e[:, k] - f - np.roll(h, -shift) + a
+        total += float(d @ d)
+        mirror = where.get(int(-shift) % n)
+        if mirror is not None:  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
+            d_mirror = e[:, mirror] - f - np.roll(h, shift) + a
+            total += float(d @ np.roll(d_mirror, -shift))
+    dof = max(pairs - 2 * n + 1, 1)
+    return a, influence, max(total, 0.0) / dof / pairs, ess, pairs
+
+
+def _fold(scores: PairScores) -> FoldSummary:
+    """One fold's numbers; ``Summary`` explains them."""
+    pos, groups = scores.pos, scores.groups
+    a, influence, degenerate, ess, pairs = _exponential(scores)
+    with np.errstate(over="ignore"):
+        joint = np.exp(-pos)
+
+    def stderr(values: Array) -> float:
+        return mean_stderr(values, groups) if np.all(np.isfinite(values)) else float("inf")
+
+    def less(se: float) -> float:
+        # never below what the rows' own spread leaves: a difference of two estimates can come out too small
+        return float(np.sqrt(max(se**2 - degenerate, 0.25 * se**2))) if np.isfinite(se) else se
+
+    return FoldSummary(
+        n=pos.size,
+        bound=float(pos.mean() + 1.0 - a),
+        bound_stderr=less(stderr(pos - influence)),
+        plug_in=float(pos.mean()),
+        plug_in_stderr=stderr(pos),
+        imbalance=a - 1.0,
+        imbalance_stderr=less(stderr(influence)),
+        marginal=float(joint.mean()),
+        marginal_stderr=stderr(joint),
+        ess=ess,
+        pairs=pairs,
+    )
+
+
+def summarise(folds: Sequence[PairScores]) -> Summary:
+    """The bound and its companions on held-out rows, all given pairs used, folds weighted by rows.
+
+    bound = E[p] + 1 - A,  A = mean of e^neg over non-matching pairs. Its standard error is that of a U-statistic:
+    the variance of p_i - (row mean)_i - (column mean)_i over rows, plus the degenerate part over pairs; with groups the
+    rows' part is summed within groups first. Nats.
+
+    Raises ValueError for an empty list, or a part with fewer than two groups.
+
+    Example:
+        >>> import numpy as np
+        >>> s = summarise([PairScores.from_matrix(np.zeros((5, 5)))])
+        >>> (s.bound, s.bound_stderr, s.imbalance, round(s.ess, 6))
+        (0.0, 0.0, 0.0, 20.0)
+    """
+    if not folds:
+        raise ValueError("folds must hold at least one PairScores, found none")
+    parts = tuple(_fold(scores) for scores in folds)
+    weight = np.array([part.n for part in parts], dtype=np.float64)
+    weight /= weight.sum()
+
+    def mean(name: str) -> float:
+        return float(weight @ np.array([getattr(part, name) for part in parts]))
+
+    def root(name: str) -> float:
+        return float(np.sqrt(weight**2 @ np.array([getattr(part, name) for part in parts]) ** 2))
+
+    return Summary(
+        n=sum(part.n for part in parts),
+        bound=mean("bound"),
+        bound_stderr=root("bound_stderr"),
+        plug_in=mean("plug_in"),
+        plug_in_stderr=root("plug_in_stderr"),
+        imbalance=mean("imbalance"),
+        imbalance_stderr=root("imbalance_stderr"),
+        marginal=mean("marginal"),
+        marginal_stderr=root("marginal_stderr"),
+        ess=sum(part.ess for part in parts),
+        pairs=sum(part.pairs for part in parts),
+        folds=parts,
+    )
+
+
+def interval(
+    mi: float,
+    sampling: float,
+    *,
+    folds: Sequence[float] | None = None,
+    fold_stderrs: Sequence[float] | None = None,
+    seeds: Sequence[float] | None = None,
+    deficit_stderr: float = 0.0,
+    level: float = 0.95,
+) -> Interval:
+    """Standard error of a point estimate and its interval, from independent sources of error.
+
+        stderr^2 = sampling^2 + tau^2/K + Var[seeds]/R + deficit_stderr^2
+
+    ``sampling`` is the standard error of the mean PMI (``mean_stderr``; its leading term is Var[PMI]/n). ``folds`` are the
+    K folds' estimates of the same number and ``fold_stderrs`` what sampling alone explains (``sampling * sqrt(K)`` where
+    not given): tau^2 is their variance beyond that, at least 0, and stands for selection and training. ``seeds`` are R
+    repeats with other training seeds on the same rows. ``deficit_stderr`` is the uncertainty of a debiasing term. The
+    quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
+
+    Raises ValueError for negative standard errors or a level outside (0, 1).
+
+    Example:
+        >>> i = interval(1.0, 0.03, deficit_stderr=0.04)
+        >>> (round(i.stderr, 3), round(i.low, 3), round(i.high, 3))
+        (0.05, 0.902, 1.098)
+    """
+    from scipy.stats import t
+
+    if sampling < 0 or deficit_stderr < 0:
+        raise ValueError(f"standard errors must not be negative, found {sampling} and {deficit_stderr}")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, found {level}")
+    parts = {"sampling": float(sampling), "deficit": float(deficit_stderr)}
+    freedom = {"sampling": np.inf, "deficit": np.inf}
+    if folds is not None and len(folds) > 1:
+        k = len(folds)
+        explained = float(np.mean(np.square(fold_stderrs))) if fold_stderrs is not None else k * sampling**2
+        parts["folds"] = float(np.sqrt(max(float(np.var(folds, ddof=1)) - explained, 0.0) / k))
+        freedom["folds"] = k - 1
+    if seeds is not None and len(seeds) > 1:
+        parts["seeds"] = float(np.std(seeds, ddof=1) / np.sqrt(len(seeds)))
+        freedom["seeds"] = len(seeds) - 1
+    variance = float(sum(value**2 for value in parts.values()))
+    stderr = float(np.sqrt(variance))
+    slack = float(sum(value**4 / freedom[name] for name, value in parts.items()))
+    quantile = float(t.ppf(0.5 + level / 2, variance**2 / slack if slack > 0 else np.inf))
+    return Interval(stderr, mi - quantile * stderr, mi + quantile * stderr, parts)

@@ -1,0 +1,295 @@
+"""The drawings of one result, each on one matplotlib Axes.
+
+A panel returns what is to be seen on it, in a sentence or two: the caption, and the text for who cannot see it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flomi.estimator import MIEstimate
+
+__all__ = [
+    "STYLE",
+    "bound_title",
+    "candidates",
+    "curves",
+    "finite",
+    "histogram",
+    "number",
+    "numbers",
+    "scatter",
+]
+
+MAX_POINTS = 5_000  # of the scatter; more only makes a heavier file
+VECTOR_POINTS = 1_000  # above this the points are one embedded image
+Z95 = 1.959964
+INK, BLUE, ORANGE, GREY = "#1c2330", "#0072b2", "#d55e00", "#767d88"
+# Orange below 0, blue above: colour-blind eyes tell them apart, and grey is the middle on any background.
+DIVERGING = ("#a33c00", "#e58a45", "#cfd2d6", "#58a5d8", "#00508c")
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.axisbelow": True,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
+    "svg.hashsalt": "flomi",  # the same result gives the same bytes
+}
+
+
+def curves(ax: Axes, result: MIEstimate) -> str:
+    runs = [run for run in result.history if run["critic"] == result.critic and len(run["step"])]
+    if not runs:
+        return candidates(ax, result)
+    values = np.concatenate([np.asarray(run["validation"], float) for run in runs])
+    values = values[np.isfinite(values)]
+    for run in runs:
+        step, held_out = np.asarray(run["step"], float), np.asarray(run["validation"], float)
+        ax.plot(step, held_out, color=BLUE, lw=1.3, alpha=0.75)
+        best = np.flatnonzero(step == run["best_step"])
+        ax.plot(step[best], held_out[best], "o", color=BLUE, ms=5, mec="white", mew=0.8, zorder=3)
+    folds = f"each of {len(runs)} folds" if len(runs) > 1 else "one fold"
+    caption = (
+        f"Held-out {bound_title(result.bound_name)} bound of the {result.critic} critic while it trained, one line"
+        f" for {folds}; the dot is the state that was kept."
+    )
+    if values.size:
+        # The first steps may lie far below everything that matters.
+        low, high = float(np.quantile(values, 0.05)), float(values.max())
+        room = max(high - low, 0.02 * abs(high), 1e-6)
+        top = high + 0.12 * room
+        ceilings = {float(run["ceiling"]) for run in runs if run.get("ceiling") is not None}
+        for ceiling in sorted(ceilings):
+            caption += f" No bound of this kind can pass its ceiling, {number(ceiling)} {result.units}"
+            if ceiling <= high + 1.5 * room:
+                ax.axhline(ceiling, color=INK, ls=(0, (5, 3)), lw=1)
+                ax.text(0.02, ceiling, "ceiling", transform=ax.get_yaxis_transform(), va="bottom")
+                top = max(top, ceiling + 0.12 * room)
+                caption += " (dashed)."
+            else:
+                caption += " (above this plot)."
+        ax.set_ylim(low - 0.12 * room, top)
+    ax.set_title("Training", loc="left")
+    ax.set(xlabel="training step", ylabel=f"held-out bound ({result.units})")
+    ax.grid(axis="y")
+    return caption
+
+
+def candidates(ax: Axes, result: MIEstimate) -> str:
+    rows = [
+        (name, c["bound"], c.get("stderr")) for name, c in result.candidates.items() if finite(c["bound"])
+    ]
+    rows.sort(key=lambda row: row[1])
+    for y, (name, bound, stderr) in enumerate(rows):
+        won = name == result.critic
+        ax.errorbar(
+            bound,
+            y,
+            xerr=Z95 * stderr if finite(stderr) else None,
+            fmt="o" if won else "s",
+            color=BLUE if won else GREY,
+            mfc=BLUE if won else "none",
+            ms=7 if won else 5,
+            lw=1.6,
+            capsize=3,
+        )
+    names = [_label(name, 14) + (" (won)" if name == result.critic else "") for name, _, _ in rows]
+    ax.set_yticks(range(len(rows)), labels=names, parse_math=False)
+    ax.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    ax.margins(x=0.12)
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_title("Candidates", loc="left")
+    ax.set(xlabel=f"held-out bound ({result.units})")
+    ax.grid(axis="x")
+    return (
+        f"Held-out {bound_title(result.bound_name)} bound of every candidate with its 95 % interval."
+        f" The winner, the {result.critic} critic, is a formula fitted in one go, so it has no training curve."
+    )
+
+
+def histogram(ax: Axes, result: MIEstimate) -> str:
+    pmi = np.asarray(result.pmi, float)
+    known = pmi[np.isfinite(pmi)]
+    ax.set_title("Pointwise MI of the rows", loc="left")
+    ax.set(xlabel=f"PMI ({result.units})", ylabel="rows")
+    ax.grid(axis="y")
+    if not known.size:
+        return "No row has a finite pointwise MI."
+    low, high = _robust_range(known)
+    shown = known[(known >= low) & (known <= high)]
+    bins = int(np.clip(3 * shown.size ** (1 / 3), 8, 60))
+    ax.hist(shown, bins=bins, color=BLUE, alpha=0.55, edgecolor="white", linewidth=0.4)
+    mean, positive = float(known.mean()), float((known > 0).mean())
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.axvline(mean, color=ORANGE, lw=1.8)
+    ax.margins(y=0.3)
+    right = mean < low + 0.7 * (high - low)
+    ax.annotate(
+        f"mean {number(mean)}\n{positive:.0%} above 0",
+        (mean, 1),
+        (5 if right else -5, -2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top",
+    )
+    caption = (
+        "How much more likely each row's x and y are together than apart (logarithm), by models that"
+        f" had not seen the row. Mean {number(mean)} {result.units}; {positive:.0%} of rows above 0."
+    )
+    if outside := known.size - shown.size:
+        caption += f" {outside:,} row{'s lie' if outside > 1 else ' lies'} beyond the axis."
+    if lost := pmi.size - known.size:
+        caption += f" {lost:,} row{'s have' if lost > 1 else ' has'} no finite value."
+    return caption
+
+
+def scatter(ax: Axes, result: MIEstimate) -> str:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    points, pmi = np.asarray(result.projection, float), np.asarray(result.pmi, float)
+    names = [_label(name, 32) for name in result.projection_labels]
+    ax.set_title("Where in the data", loc="left")
+    ax.set_xlabel(names[0], parse_math=False)
+    ax.set_ylabel(names[1], parse_math=False)
+    rows = np.flatnonzero(np.isfinite(points).all(1) & np.isfinite(pmi))
+    if not rows.size:
+        return "No row has finite coordinates and a finite pointwise MI."
+    total = rows.size
+    rng = np.random.default_rng(0)
+    if total > MAX_POINTS:
+        rows = rng.choice(rows, MAX_POINTS, replace=False)
+    rows = rows[np.argsort(np.abs(pmi[rows]), kind="stable")]  # the telling rows on top
+    points, pmi = points[rows], pmi[rows]
+    limit = max(float(np.quantile(np.abs(pmi), 0.98)), 0.01)  # no colour for mere noise
+    outside = np.zeros(rows.size, bool)
+    jittered = []
+    for axis, name, values in ((ax.xaxis, names[0], points[:, 0]), (ax.yaxis, names[1], points[:, 1])):
+        levels = np.unique(values)
+        if levels.size <= 12:
+            step = float(np.diff(levels).min()) if levels.size > 1 else 1.0
+            values += rng.uniform(-0.22, 0.22, values.size) * step
+            axis.set_ticks(levels.tolist())
+            jittered.append(name)
+        else:
+            low, high = _robust_range(values)
+            outside |= (values < low) | (values > high)
+            pad = 0.04 * (high - low)
+            (ax.set_xlim if axis is ax.xaxis else ax.set_ylim)(low - pad, high + pad)
+    dots = ax.scatter(
+        points[:, 0],
+        points[:, 1],
+        c=pmi,
+        s=float(np.clip(9_000 / rows.size, 6, 26)),
+        cmap=LinearSegmentedColormap.from_list("pmi", list(DIVERGING)),
+        vmin=-limit,
+        vmax=limit,
+        linewidths=0,
+        alpha=0.85,
+        rasterized=rows.size > VECTOR_POINTS,
+    )
+    bar = ax.figure.colorbar(dots, ax=ax, extend="both", label=f"PMI ({result.units})", pad=0.02, aspect=28)
+    bar.outline.set_visible(False)
+    ax.grid(True)
+    caption = "Each point is a row: blue where x and y belong together, orange where the pair is surprising."
+    if total > rows.size:
+        caption += f" {rows.size:,} of {total:,} rows are shown, drawn at random with a fixed seed."
+    if jittered:
+        caption += f" Points are spread a little around the few values of {' and '.join(jittered)}."
+    if count := int(outside.sum()):
+        caption += f" {count:,} point{'s lie' if count > 1 else ' lies'} beyond the axes."
+    return caption
+
+
+def numbers(ax: Axes, result: MIEstimate) -> str:
+    rows: list[tuple[str, float, tuple[float, float] | None]] = [("estimate", result.mi, result.ci)]
+    if finite(result.bound):
+        half = Z95 * result.bound_stderr if finite(result.bound_stderr) else 0.0
+        rows.append(("held-out bound", result.bound, (result.bound - half, result.bound + half)))
+    if finite(result.plug_in):
+        rows.append(("plug-in", result.plug_in, None))
+    rows.reverse()
+    if finite(result.lower_bound):
+        ax.axvline(result.lower_bound, color=ORANGE, lw=1.2, alpha=0.7)
+        ax.plot(result.lower_bound, -1, ">", color=ORANGE, ms=8)
+    for y, (name, value, interval) in enumerate(rows):
+        main = name == "estimate"
+        color = BLUE if main else GREY
+        if interval is not None and all(map(finite, interval)):
+            ax.plot(interval, (y, y), color=color, lw=7 if main else 4, alpha=0.4, solid_capstyle="round")
+        ax.plot(value, y, "o", color=color, ms=9 if main else 6, mec="white", mew=1)
+    names = [f"{name}  {number(value)}" for name, value, _ in rows]
+    if finite(result.lower_bound):
+        names.insert(0, f"at least (95 %)  {number(result.lower_bound)}")
+    ax.set_yticks(range(len(rows) - len(names), len(rows)), labels=names)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.25)
+    ax.locator_params(axis="x", nbins=4)
+    low, high = ax.get_xlim()
+    if low < 0 < high:
+        ax.axvline(0, color=INK, lw=0.8, ls=(0, (5, 3)))
+    ax.set_ylim(-1.6, len(rows) - 0.4)
+    ax.set_title("The numbers on one axis", loc="left")
+    ax.set(xlabel=result.units)
+    ax.grid(axis="x")
+    return (
+        "The estimate and the held-out bound with their 95 % intervals, the plug-in value, and the certificate:"
+        " with 95 % confidence the truth lies to the right of the orange line."
+    )
+
+
+def _robust_range(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The whole range, less what lies further than eight interquartile ranges from the middle."""
+    q1, q3 = np.quantile(values, [0.25, 0.75])
+    inside = values[np.abs(values - (q1 + q3) / 2) <= 8 * (q3 - q1)] if q3 > q1 else values
+    low, high = float(inside.min()), float(inside.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def bound_title(name: str) -> str:
+    """Short names are initials: flo is FLO, infonce stays as it is."""
+    return name.upper() if len(name) <= 4 else name
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """Three decimals, or as many as show two digits of the error."""
+    if not finite(value):
+        return "n/a"
+    decimals = 3
+    if finite(error) and error > 0:
+        decimals = int(np.clip(1 - math.floor(math.log10(error)), 3, 8))
+    text = f"{value:.{decimals}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
+
+
+def _label(text: object, width: int) -> str:
+    """Text from the data as an axis can show it: printable, on one line, not too long."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return line if len(line) <= width else line[: width - 1] + "…"

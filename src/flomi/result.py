@@ -1,0 +1,125 @@
+"""`MIEstimate`: the record that carries an estimate and everything needed to judge it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MIEstimate"]
+
+NATS_PER_BIT = math.log(2)
+
+
+@dataclass(frozen=True, eq=False)
+class MIEstimate:
+    """A mutual information with what is needed to judge it; behaves like a float. Nats unless `units` says bits.
+
+    mi, stderr, ci: point estimate, its standard error and 95 % interval; mi_method says how it was made.
+    lower_bound: one-sided 95 % confidence lower bound on I, valid in finite samples whatever the critic.
+    bound, bound_stderr: held-out value of the bound asked for, `bound_name`, which lies on `bound_side` of I.
+    plug_in, imbalance: mean PMI read-out, and the normalisation error E[e^{log t - u}] - 1, 0 at the optimum.
+    pmi: [n] out-of-sample pointwise MI, row i for row i of the input (NaN where no model was finished).
+    critic, candidates: which critic won, and what each competitor reached on held-out rows.
+    verdict, warnings: "ok", "caution" or "unreliable", and why, in sentences.
+    history: training curves, one per fold and trained candidate. projection: [n, 2], one number a row for x and for y.
+    """
+
+    mi: float
+    stderr: float
+    ci: tuple[float, float]
+    mi_method: str
+    lower_bound: float
+    bound: float
+    bound_stderr: float
+    bound_name: str
+    bound_side: Literal["lower", "upper", "none"]
+    plug_in: float
+    imbalance: float
+    pmi: np.ndarray
+    critic: str
+    candidates: dict[str, dict[str, Any]]
+    verdict: Literal["ok", "caution", "unreliable"]
+    warnings: tuple[str, ...]
+    history: list[dict[str, Any]]
+    projection: np.ndarray
+    projection_labels: tuple[str, str]
+    config: dict[str, Any]
+    seconds: float
+    n: int
+    dim_x: int
+    dim_y: int
+    units: Literal["nats", "bits"] = "nats"
+
+    def __float__(self) -> float:
+        return self.mi
+
+    def __str__(self) -> str:
+        low, high = self.ci
+        return (
+            f"{self.mi:.3f} ± {self.stderr:.3f} {self.units} (95 % interval {low:.3f} to {high:.3f}), "
+            f"at least {self.lower_bound:.3f} with 95 % confidence; verdict: {self.verdict}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<MIEstimate {self}>"
+
+    def to(self, units: Literal["nats", "bits"]) -> MIEstimate:
+        """The same result in "nats" or "bits"."""
+        if units not in ("nats", "bits"):
+            raise ValueError(f"units={units!r} is not known; choose 'nats' or 'bits'")
+        if units == self.units:
+            return self
+        k = 1 / NATS_PER_BIT if units == "bits" else NATS_PER_BIT
+        scaled: dict[str, Any] = {
+            name: getattr(self, name) * k
+            for name in ("mi", "stderr", "lower_bound", "bound", "bound_stderr", "plug_in", "pmi")
+        }
+        entries = {name: {**c, "bound": c["bound"] * k, "stderr": c["stderr"] * k} for name, c in self.candidates.items()}
+        curves = [
+            {
+                **h,
+                "train": [v * k for v in h["train"]],
+                "validation": [v * k for v in h["validation"]],
+                "ceiling": None if h["ceiling"] is None else h["ceiling"] * k,
+            }
+            for h in self.history
+        ]
+        ci = (self.ci[0] * k, self.ci[1] * k)
+        return dataclasses.replace(self, ci=ci, candidates=entries, history=curves, units=units, **scaled)
+
+    def to_dict(self, *, pmi: bool = False) -> dict[str, Any]:
+        """Everything as JSON-able values; the [n] arrays only if asked for. NaN becomes None."""
+        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("pmi", "projection"):
+            record[name] = record[name].tolist() if pmi else None
+        return {name: _plain(value) for name, value in record.items() if value is not None}
+
+    def plot(self) -> Figure:
+        """A figure: training curves or candidates, the PMI histogram, a scatter coloured by PMI (needs flomi[plot])."""
+        from flomi import report
+
+        return report.plot(self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write a self-contained HTML page (needs flomi[report]); returns its path."""
+        from flomi import report
+
+        return report.write(self, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,250 @@
+"""From a critic and a batch to `Scores`: the negative schemes, and how their scores lie in memory.
+
+Negatives never contain the positive. A plain random permutation keeps one row in its place on average, and that one true
+pair caps every bound at log n + 1; so there is none here, in training or in evaluation.
+
+A critic, for this file, is a module with `encode(x, y) -> (a, b)`, one pass of every encoder for the batch;
+`positives(a, b) -> (g, u)` for aligned rows; `pairs(a, b) -> g`, which broadcasts over leading dimensions; and
+`matrix(a, b) -> G` with rows x and columns y.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from flomi.bounds import Negatives, Scores
+
+__all__ = ["NEGATIVES", "Critic", "Dense", "Streamed", "Table", "derangements", "score", "shifts"]
+
+
+class Critic(Protocol):
+    """What a critic must offer: see the module's docstring."""
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
+    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]: ...
+    def pairs(self, a: Tensor, b: Tensor) -> Tensor: ...
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """All off-diagonal pairs of a score matrix G [n, n], rows x, columns y, positives on the diagonal."""
+
+    matrix: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.matrix.shape[0] - 1
+
+    def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
+        masked = self.matrix.masked_fill(_near_diagonal(len(self.matrix), drop, self.matrix.device), -math.inf)
+        return torch.logsumexp(masked, 1 if over == "y" else 0) - math.log(self.count - drop)
+
+    def lme_all(self) -> Tensor:
+        off = self._off_diagonal()
+        return torch.logsumexp(off.reshape(-1), 0) - math.log(off.numel())
+
+    def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        return f(self._off_diagonal()).mean()
+
+    def _off_diagonal(self) -> Tensor:
+        # After the first entry the diagonal recurs every n + 1 entries: a view without it, so it gets no gradient at all.
+        n = len(self.matrix)
+        return self.matrix.reshape(-1)[1:].view(n - 1, n + 1)[:, :-1]
+
+
+@dataclass(frozen=True)
+class Table:
+    """m scores a row, [n, m]. `columns` [n, m] says which y they belong to, where they are rows of the batch."""
+
+    scores: Tensor
+    columns: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        return self.scores.shape[1]
+
+    def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
+        scores = self.scores[:, drop:]
+        if over == "x":
+            if self.columns is None:
+                raise ValueError("the mean over x' needs negatives from the batch itself: use negatives='all' or 'shifts'")
+            scores = torch.zeros_like(scores).scatter(0, self.columns[:, drop:], scores)
+        return torch.logsumexp(scores, 1) - math.log(self.count - drop)
+
+    def lme_all(self) -> Tensor:
+        return torch.logsumexp(self.scores.reshape(-1), 0) - math.log(self.scores.numel())
+
+    def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        return f(self.scores).mean()
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """All off-diagonal pairs, `chunk` rows at a time and recomputed for the gradient: memory O(n chunk), not O(n^2)."""
+
+    critic: Critic
+    a: Tensor
+    b: Tensor
+    chunk: int
+
+    @property
+    def count(self) -> int:
+        return len(self.b) - 1
+
+    def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
+        if over == "y":
+            rows = [self._each(start, lambda g: torch.logsumexp(g, 1), drop) for start in self._starts()]
+            return torch.cat(rows) - math.log(self.count - drop)
+        total: Tensor | None = None
+        for start in self._starts():
+            part = self._each(start, lambda g: torch.logsumexp(g, 0), drop)
+            total = part if total is None else torch.logaddexp(total, part)
+        assert total is not None  # score() refuses fewer than two rows
+        return total - math.log(self.count - drop)
+
+    def lme_all(self) -> Tensor:
+        parts = [self._each(start, lambda g: torch.logsumexp(g.reshape(-1), 0)) for start in self._starts()]
+        return torch.logsumexp(torch.stack(parts), 0) - math.log(len(self.b) * self.count)
+
+    def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = [self._each(start, lambda g: f(g[g > -math.inf]).sum()) for start in self._starts()]
+        return torch.stack(parts).sum() / (len(self.b) * self.count)
+
+    def _starts(self) -> Iterator[int]:
+        return iter(range(0, len(self.a), self.chunk))
+
+    def _each(self, start: int, reduce: Callable[[Tensor], Tensor], drop: int = 0) -> Tensor:
+        mask = _near_diagonal(len(self.b), drop, self.b.device, start, min(start + self.chunk, len(self.a)))
+
+        def run(a: Tensor, b: Tensor) -> Tensor:
+            return reduce(self.critic.matrix(a, b).masked_fill(mask, -math.inf))
+
+        a = self.a[start : start + self.chunk]
+        if torch.is_grad_enabled():
+            return checkpoint(run, a, self.b, use_reentrant=False)  # type: ignore[no-any-return]
+        return run(a, self.b)
+
+
+def _near_diagonal(n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None) -> Tensor:
+    """Mask of the diagonal, and of the `drop` entries to its right (cyclically), for rows start to stop."""
+    rows = torch.arange(start, n if stop is None else stop, device=device)[:, None]
+    return (torch.arange(n, device=device)[None] - rows) % n <= drop
+
+
+# --- Schemes: which y' stand against each x ---------------------------------------------------------------------------
+
+
+def shifts(n: int, m: int, generator: torch.Generator | None = None) -> Tensor:
+    """[n, m] columns of m distinct cyclic shifts of the batch, drawn from 1 .. n-1.
+
+    >>> bool((shifts(5, 4) == torch.arange(5)[:, None]).any())
+    False
+    """
+    by = torch.randperm(n - 1, generator=generator)[:m] + 1
+    return (torch.arange(n)[:, None] + by[None]) % n
+
+
+def derangements(n: int, m: int, generator: torch.Generator | None = None) -> Tensor:
+    """[n, m] columns of m random derangements without a common entry: shifts along one random cyclic order of the rows."""
+    order = torch.randperm(n, generator=generator)
+    columns = torch.empty(n, m, dtype=torch.long)
+    columns[order] = order[shifts(n, m, generator)]
+    return columns
+
+
+def _take(b: Tensor, columns: Tensor) -> Tensor:
+    """b[columns], by a call whose gradient is several times faster."""
+    return b.index_select(0, columns.reshape(-1)).unflatten(0, columns.shape)
+
+
+def _all(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+    return Dense(critic.matrix(a, b))
+
+
+def _chunked(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+    return Streamed(critic, a, b, chunk)
+
+
+def _shifts(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+    columns = shifts(len(a), m, generator).to(a.device)
+    return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
+
+
+def _derangements(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+    columns = derangements(len(a), m, generator).to(a.device)
+    return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
+
+
+Scheme = Callable[[Critic, Tensor, Tensor, int, int, "torch.Generator | None"], Negatives]
+NEGATIVES: dict[str, Scheme] = {
+    "all": _all,
+    "chunked": _chunked,
+    "shifts": _shifts,
+    "derangements": _derangements,
+}
+
+
+def score(
+    critic: Critic,
+    x: Tensor,
+    y: Tensor,
+    negatives: str = "all",
+    *,
+    m: int = 1,
+    chunk: int = 1024,
+    y_neg: Tensor | None = None,
+    baseline: Callable[[Tensor], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Scores:
+    """Scores of a batch: positives on aligned rows, negatives by the scheme named.
+
+    Schemes: "all" the n - 1 off-diagonals of each row, in memory; "chunked" the same, `chunk` rows at a time; "shifts" m
+    distinct cyclic shifts; "derangements" m random derangements; "given" those in `y_neg`, [m, ...] shared by all rows or
+    [n, m, ...] for each row its own, which must not contain the row's own y.
+
+    x: [n, ...], y: [n, ...]; `baseline` maps x to a(x) [n]. Raises ValueError for an unknown scheme, fewer than two rows,
+    or an m outside 1 .. n - 1.
+
+    >>> from flomi.critics import SeparableCritic
+    >>> x = torch.randn(8, 2)
+    >>> score(SeparableCritic(2, 2), x, x, "shifts", m=3).negatives.count
+    3
+    """
+    n = len(x)
+    if len(y) != n or n < 2:
+        raise ValueError(f"x and y must have the same number of rows, at least 2; found {n} and {len(y)}")
+    if negatives == "given":
+        a, b, neg = _given(critic, x, y, y_neg)
+    elif negatives in NEGATIVES:
+        if y_neg is not None:
+            raise ValueError(f"y_neg belongs to negatives='given', not to negatives={negatives!r}")
+        if not 1 <= m < n:
+            raise ValueError(f"m={m} negatives a row is not possible with {n} rows: use 1 to {n - 1}")
+        a, b = critic.encode(x, y)
+        neg = NEGATIVES[negatives](critic, a, b, m, chunk, generator)
+    else:
+        raise ValueError(f"negatives={negatives!r} is not known; choose one of {', '.join([*NEGATIVES, 'given'])}")
+    pos, u = critic.positives(a, b)
+    marginal = getattr(critic, "marginal", None)
+    return Scores(pos, neg, u, baseline(x) if baseline else None, marginal(y) if marginal else None)
+
+
+def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[Tensor, Tensor, Negatives]:
+    if y_neg is None:
+        raise ValueError("negatives='given' needs y_neg, [m, ...] or [n, m, ...]")
+    if y_neg.shape[1:] == y.shape[1:]:  # the same m for every row
+        a, b = critic.encode(x, torch.cat([y, y_neg]))
+        return a, b[: len(y)], Table(critic.matrix(a, b[len(y) :]))
+    if y_neg.ndim == y.ndim + 1 and y_neg.shape[2:] == y.shape[1:] and len(y_neg) == len(y):
+        a, b = critic.encode(x, torch.cat([y, y_neg.flatten(0, 1)]))
+        own = b[len(y) :].unflatten(0, y_neg.shape[:2])
+        return a, b[: len(y)], Table(critic.pairs(a[:, None], own))
+    raise ValueError(f"y_neg has shape {tuple(y_neg.shape)}; for y of shape {tuple(y.shape)} use [m, ...] or [n, m, ...]")

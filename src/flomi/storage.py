@@ -1,0 +1,158 @@
+"""A fitted estimator on disk: a folder of `estimator.json` and `tensors.safetensors`, from which loading runs no code.
+
+Critics are rebuilt from their names in `CRITICS` and their stored sizes; every tensor must fit the module that was built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from flomi import bounds
+from flomi.bounds import Bound
+from flomi.candidates import Candidate, own_critic
+from flomi.closed_form import EllipticalCritic, NullCritic
+from flomi.critics import CRITICS
+from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.result import MIEstimate
+from flomi.training import Model
+
+if TYPE_CHECKING:
+    from flomi.estimator import MIEstimator
+
+__all__ = ["load", "save"]
+
+FORMAT = 1
+JSON, TENSORS = "estimator.json", "tensors.safetensors"
+PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of their tensors
+    frozenset({"knots", "scores", "tails", "distinct"}): RankNormal,
+    frozenset({"center", "scale"}): Standardize,
+    frozenset({"center", "weight"}): Whiten,
+}
+
+
+def save(estimator: MIEstimator, path: Path) -> Path:
+    """Write the folder beside its place and move it there, so that an interrupt leaves no half of one."""
+    from safetensors.torch import save_file
+
+    result: MIEstimate = estimator.result_.to("nats")
+    tensors = {"pmi": torch.from_numpy(result.pmi), "projection": torch.from_numpy(result.projection)}
+    folds = []
+    for k, candidate in enumerate(estimator.critics_):
+        folds.append({"critic": candidate.name, "shape_x": candidate.shape_x, "shape_y": candidate.shape_y})
+        for part in ("prep_x", "prep_y", "model"):
+            state = getattr(candidate, part).state_dict()
+            tensors.update({f"{k}.{part}.{name}": value.contiguous() for name, value in state.items()})
+    record = {
+        "format": FORMAT,
+        "options": {name: value for name, value in result.config.items() if name in estimator.get_params()},
+        "result": result.to_dict(),
+        "folds": folds,
+        "log_normaliser": estimator.log_normaliser_,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        (place / JSON).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        save_file(tensors, place / TENSORS)
+        if path.is_dir() and {p.name for p in path.iterdir()} <= {JSON, TENSORS}:
+            shutil.rmtree(path)  # an estimator saved earlier
+        os.replace(place, path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return path
+
+
+def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: Any) -> MIEstimator:
+    """Rebuild what `save` wrote; ValueError where the folder holds something else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (path / JSON).is_file() or not (path / TENSORS).is_file():
+        raise ValueError(f"{path} holds no saved estimator: it must be a folder with {JSON} and {TENSORS}")
+    try:
+        record = json.loads((path / JSON).read_text(encoding="utf-8"))
+        tensors = load_file(path / TENSORS)
+        if record["format"] != FORMAT:
+            raise ValueError(f"it has format {record['format']}, and this version of flomi reads {FORMAT}")
+        return _rebuild(kind, record, tensors, critic, bound)
+    except (SafetensorError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} can't be read as a saved estimator: {error}") from error
+
+
+def _rebuild(
+    kind: type[MIEstimator], record: dict[str, Any], tensors: dict[str, Tensor], critic: nn.Module | None, bound: Any
+) -> MIEstimator:
+    options = {**record["options"]}
+    options["bound"] = bounds.get(options["bound"] if bound is None else bound)
+    stored = {fold["critic"] for fold in record["folds"]}
+    if critic is None and not stored <= set(CRITICS):
+        raise ValueError(f"it was fitted with a critic of your own, {', '.join(sorted(stored))}: pass it as critic=")
+    options["critic"] = options["critic"] if critic is None else critic
+    estimator = kind(**options)
+    estimator.bound = options["bound"].name if bound is None else bound
+    estimator.critics_ = [
+        _candidate(fold, _under(tensors, f"{k}."), options["bound"], tuple(options["hidden"]), critic)
+        for k, fold in enumerate(record["folds"])
+    ]
+    estimator.log_normaliser_ = float(record["log_normaliser"])
+    values = {f.name: record["result"].get(f.name) for f in dataclasses.fields(MIEstimate)}
+    values.update(pmi=tensors["pmi"].numpy(), projection=tensors["projection"].numpy())
+    for name in ("ci", "warnings", "projection_labels"):
+        values[name] = tuple(values[name])
+    nan = {f.name: math.nan for f in dataclasses.fields(MIEstimate) if f.type == "float" and values[f.name] is None}
+    estimator.result_ = MIEstimate(**{**values, **nan}).to(estimator.units)
+    return estimator
+
+
+def _candidate(
+    fold: dict[str, Any], tensors: dict[str, Tensor], bound: Bound, hidden: tuple[int, ...], own: nn.Module | None
+) -> Candidate:
+    name = fold["critic"]
+    shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
+    state = _under(tensors, "model.")
+    if name == "null":
+        model = Model(NullCritic(), (), None)
+    elif name in CRITICS and CRITICS[name].fit is not None:
+        model = Model(_elliptical(_under(state, "critic.")), (), None)
+    else:
+        if own is not None and name not in CRITICS:
+            net = own_critic(own, shape_x, shape_y)
+        else:
+            build = CRITICS[name].build
+            assert build is not None  # a row of CRITICS has build or fit
+            net = build(math.prod(shape_x), math.prod(shape_y), hidden)
+        model = Model(net, shape_x, bound)
+        model.load_state_dict(state)
+    prep_x, prep_y = (_preparation(_under(tensors, f"prep_{s}."), name) for s in "xy")
+    return Candidate(name, prep_x, prep_y, model.eval(), None, 0.0, shape_x, shape_y)
+
+
+def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
+    own = {name: value for name, value in state.items() if "." not in name}
+    return EllipticalCritic(**own, **{f"prep_{s}": RankNormal(**_under(state, f"prep_{s}.")) for s in "xy"})
+
+
+def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
+    if name in CRITICS and not state:
+        return nn.Flatten()
+    if not state:
+        return nn.Identity()
+    parts: list[nn.Module] = [nn.Flatten()]
+    for place in sorted({key.split(".")[0] for key in state}, key=int):
+        buffers = _under(state, f"{place}.")
+        parts.append(PREPROCESSING[frozenset(buffers)](**buffers))
+    return nn.Sequential(*parts)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,17 @@
+"""Distributions whose mutual information is known, to test estimators on.
+
+    suite("bmi-v1")        a tuple of tasks; `SUITES` names them all
+    get("circle-1-1")      one task by name
+    task.sample(n, seed)   rows;  task.mi  the truth;  task.pmi(x, y)  the exact pointwise MI
+    task.transform(f, g)   a new task with the same MI
+
+New distributions: a function that returns a `Task` (see `base`, `copulas`, `curves`), and its row in a suite.
+"""
+
+from __future__ import annotations
+
+from flomi.tasks import base, copulas, curves, transforms
+from flomi.tasks.core import Task, Transform, stack
+from flomi.tasks.suites import SUITES, get, suite
+
+__all__ = ["SUITES", "Task", "Transform", "base", "copulas", "curves", "get", "stack", "suite", "transforms"]

@@ -1,0 +1,142 @@
+"""The suites by name. Each is built when first asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from functools import cache
+
+import numpy as np
+
+from flomi.tasks import base
+from flomi.tasks import transforms as tf
+from flomi.tasks.core import Task, Transform
+
+__all__ = ["SUITES", "get", "suite"]
+
+NATS = (2, 4, 6, 8, 10)
+
+
+def bmi_v1() -> tuple[Task, ...]:
+    """Forty tasks of known MI between 0.17 and 1.71 nats, in one to fifty dimensions a side.
+
+    Reference: Czyz, Grabowski, Vogt, Beerenwinkel and Marx, "Beyond Normal: On the Evaluation of Mutual
+    Information Estimators", NeurIPS 2023.
+    """
+    normal = base.pairs("1v1-normal-0.75", (0.75,), 1, 1)
+    cdf_normal = _both(normal, tf.normal_cdf)
+    dense = tuple(base.dense(f"multinormal-dense-{d}-{d}-0.5", d, d, 0.5) for d in (2, 3, 5, 25, 50))
+    # two coordinates a side, (2 z + e) / sqrt 5 and (2 z + f) / sqrt 5, share their z
+    sparse = {d: base.pairs(f"multinormal-sparse-{d}-{d}-2-2.0", (0.8, 0.8), d, d) for d in (2, 3, 5, 25)}
+    wide = [sparse[d] for d in (3, 5, 25)]
+    cdf_wide = [_both(task, tf.normal_cdf) for task in wide]
+    students = [
+        base.student(f"student-identity-{d}-{d}-{df}", np.eye(2 * d), d, df)
+        for d, df in ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (5, 2), (5, 3))
+    ]
+    asinh_students = [_both(students[i], tf.asinh) for i in (0, 1, 3, 5)]
+    return (
+        normal,
+        cdf_normal,
+        base.additive("1v1-additive-0.1", 0.1),
+        base.additive("1v1-additive-0.75", 0.75),
+        normal.transform(tf.bimodal_x, tf.bimodal_y, name="1v1-bimodal-0.75"),
+        normal.transform(tf.wiggly_x, tf.wiggly_y),
+        _both(normal, tf.half_cube),
+        students[0],
+        asinh_students[0],
+        cdf_normal.transform(tf.swissroll),
+        *dense,
+        *sparse.values(),
+        *students[1:],
+        *cdf_wide,
+        *(_both(task, tf.half_cube) for task in wide),
+        *(task.transform(tf.spiral(0, 1), tf.spiral(1, 2)) for task in wide),
+        *(task.transform(tf.spiral(0, 1), tf.spiral(1, 2)) for task in cdf_wide),
+        *asinh_students[1:],
+    )
+
+
+def staircase(dim: int = 20) -> tuple[Task, ...]:
+    """Gaussians of 2, 4, 6, 8 and 10 nats: `dim` independent pairs, rho = sqrt(1 - e^(-2 I / dim))."""
+    return tuple(
+        base.pairs(
+            f"staircase-{dim}-{dim}-{nats}", (float(np.sqrt(-np.expm1(-2 * nats / dim))),) * dim, dim, dim
+        )
+        for nats in NATS
+    )
+
+
+def staircase_100() -> tuple[Task, ...]:
+    """The staircase spread over 100 pairs of columns."""
+    return staircase(100)
+
+
+def staircase_cubic() -> tuple[Task, ...]:
+    """The staircase with every coordinate of y cubed, which leaves the MI as it is."""
+    return tuple(task.transform(None, tf.cube, name=f"cubic-{task.name}") for task in staircase())
+
+
+def independence() -> tuple[Task, ...]:
+    """Independent standard normals in 1, 20 and 100 dimensions a side."""
+    return tuple(base.independent(f"independence-{d}-{d}", d, d) for d in (1, 20, 100))
+
+
+def wild() -> tuple[Task, ...]:
+    """Twenty distributions outside every benchmark, held out from all tuning."""
+    from flomi.tasks.wild import wild
+
+    return wild()
+
+
+SUITES: dict[str, Callable[[], tuple[Task, ...]]] = {
+    "bmi-v1": bmi_v1,
+    "staircase": staircase,
+    "staircase-100": staircase_100,
+    "staircase-cubic": staircase_cubic,
+    "independence": independence,
+    "wild": wild,
+}
+
+
+def suite(name: str) -> tuple[Task, ...]:
+    """The tasks of a suite, in its order. Raises ValueError for a name that is not in `SUITES`.
+
+    Example:
+        >>> [task.dim_x for task in suite("independence")]
+        [1, 20, 100]
+    """
+    if name not in SUITES:
+        raise ValueError(f"no suite is called {name!r}; {_nearest(name, SUITES)}")
+    return _built(name)
+
+
+def get(name: str) -> Task:
+    """The task of that name, from whichever suite holds it. Raises ValueError for an unknown name.
+
+    Example:
+        >>> round(get("staircase-20-20-6").mi, 9)
+        6.0
+    """
+    known = []
+    for suite_name in SUITES:
+        for task in _built(suite_name):
+            if task.name == name:
+                return task
+            known.append(task.name)
+    raise ValueError(f"no task is called {name!r}; {_nearest(name, known)}")
+
+
+@cache
+def _built(name: str) -> tuple[Task, ...]:
+    return SUITES[name]()
+
+
+def _both(task: Task, f: Transform) -> Task:
+    return task.transform(f, f)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"

@@ -1,0 +1,206 @@
+"""The one training loop, from top to bottom, and what it trains.
+
+`Model` bundles what is learned on one set of training rows: the critic with its dual u(x, y), a baseline a(x) where the
+bound asks for one, and the drift c(x), which makes a PMI score of any critic: p(x, y) = g(x, y) - c(x), with c fitted by the
+FLO bound on detached scores (so it never touches the critic). All three are networks of the same step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from flomi.bounds import Bound, Scores
+from flomi.critics import Baseline
+from flomi.scores import score
+
+__all__ = ["History", "Model", "Recipe", "train"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a critic is trained. `negatives` and `m` name the scheme of a step; `eval_pairs` the negatives a row in validation."""
+
+    steps: int = 2000
+    batch_size: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup: int = 50
+    clip_norm: float = 1.0
+    negatives: str = "shifts"
+    m: int = 8
+    eval_every: int = 50
+    eval_pairs: int = 64
+    patience: int = 12
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "m", "eval_every", "eval_pairs", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; found {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive; found {self.lr}")
+
+
+@dataclass
+class History:
+    """Training curves: the bound's monitor on training batches and on validation rows, in nats, by step."""
+
+    step: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_step: int = 0
+    ceiling: float | None = None
+    interrupted: bool = False
+
+
+class Model(nn.Module):
+    """Critic, baseline and drift on preprocessed rows: what a fold trains, evaluates and saves.
+
+    With `bound=None` nothing is trained: a critic in closed form, whose g is the PMI.
+    """
+
+    def __init__(self, critic: nn.Module, shape_x: tuple[int, ...], bound: Bound | None) -> None:
+        super().__init__()
+        self.critic = critic
+        self.is_density = hasattr(critic, "marginal")
+        self.owns_baseline = getattr(critic, "has_baseline", False)
+        dim_x = math.prod(shape_x)
+        wants = bound is not None and "baseline" in bound.needs and not self.owns_baseline
+        self.baseline = Baseline(dim_x) if wants else None
+        self.drift = None if bound is None or self.is_density else Baseline(dim_x)
+
+    def a(self, x: Tensor) -> Tensor:
+        """The baseline a(x) [n] that the bound uses; 0 where there is none."""
+        if self.owns_baseline:
+            return self.critic.baseline(x)  # type: ignore[operator, no-any-return]
+        return self.baseline(x) if self.baseline is not None else x.new_zeros(len(x))
+
+    def c(self, x: Tensor) -> Tensor:
+        """The drift c(x) [n]; 0 where the critic is a density ratio already."""
+        return self.drift(x) if self.drift is not None else x.new_zeros(len(x))
+
+    def marginal(self, y: Tensor) -> Tensor | None:
+        """log q(y) [n] of a density model, None otherwise."""
+        return self.critic.marginal(y) if self.is_density else None  # type: ignore[operator, no-any-return]
+
+    def scores(
+        self, x: Tensor, y: Tensor, negatives: str, m: int = 1, generator: torch.Generator | None = None
+    ) -> Scores:
+        """Scores of aligned rows and their negatives, with all that a bound may need."""
+        return score(
+            self.critic,  # type: ignore[arg-type]
+            x,
+            y,
+            negatives,
+            m=min(m, len(x) - 1),
+            baseline=self.a,
+            generator=generator,
+        )
+
+
+def _drift_loss(model: Model, s: Scores, x: Tensor) -> Tensor | float:
+    """-FLO with u = c(x) - g and the critic detached, up to a constant: minimised at c(x) = log Z(x)."""
+    if model.drift is None:
+        return 0.0
+    c = model.c(x)
+    return (c + torch.exp(s.negatives.lme().detach() - c)).mean()
+
+
+def train(
+    model: Model,
+    bound: Bound,
+    rows: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    seed: int,
+    progress: str | None = None,
+) -> History:
+    """Maximise the bound on `rows`, stop by `held`, and leave the best state in `model`.
+
+    AdamW with linear warm-up, cosine decay and clipped gradients; every `eval_every` steps the monitor on the validation
+    rows `held`, which get no gradient. Stops after `patience` evaluations without a new best. Ctrl-C ends the loop early:
+    the best state so far stays, and `History.interrupted` says so. `progress` labels a bar that shows the held-out bound.
+    """
+    x, y = rows
+    n = len(x)
+    device = x.device
+    batch = min(recipe.batch_size, n)
+    m = min(recipe.m, batch - 1)
+    recipe = replace(recipe, m=m)
+    generator = torch.Generator().manual_seed(seed)
+    state = bound.state() if bound.state else None
+    if state is not None:
+        state.to(device, x.dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    history = History(ceiling=bound.cap(_count(recipe, batch)) if bound.cap else None)
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe))
+
+    best, best_value, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
+    running = torch.zeros((), device=device)
+    order = torch.empty(0, dtype=torch.long)
+    bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False)
+    try:
+        for step in range(1, recipe.steps + 1):
+            if len(order) < batch:
+                order = torch.randperm(n, generator=generator)  # the order of the rows, not the pairing
+            index, order = order[:batch].to(device), order[batch:]
+            s = model.scores(x[index], y[index], recipe.negatives, recipe.m, generator)
+            gain = bound.maximise(s, state)
+            optimiser.zero_grad(set_to_none=True)
+            (_drift_loss(model, s, x[index]) - gain).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            optimiser.step()
+            schedule.step()
+            running += gain.detach()
+
+            if step % recipe.eval_every and step != recipe.steps:
+                continue
+            value = _validate(model, bound, held, recipe)
+            history.step.append(step)
+            history.train.append(float(running) / ((step - 1) % recipe.eval_every + 1))
+            history.validation.append(value)
+            running.zero_()
+            if value > best_value:
+                best, best_value, waited = copy.deepcopy(model.state_dict()), value, 0
+                history.best_step = step
+            else:
+                waited += 1
+            ceiling = "" if history.ceiling is None else f" of at most {history.ceiling:.2f}"
+            bar.set_postfix_str(f"held-out bound {value:.3f}{ceiling}, best {best_value:.3f}", refresh=False)
+            bar.update(step - bar.n)
+            if waited >= recipe.patience:
+                break
+    except KeyboardInterrupt:
+        history.interrupted = True
+    finally:
+        bar.close()
+    model.load_state_dict(best)
+    return history
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+
+
+def _count(recipe: Recipe, batch: int) -> int:
+    """Negatives of each row in a training step."""
+    return recipe.m if recipe.negatives in ("shifts", "derangements") else batch - 1
+
+
+@torch.no_grad()
+def _validate(model: Model, bound: Bound, held: tuple[Tensor, Tensor], recipe: Recipe) -> float:
+    """The monitor on all validation rows, always with the same pairs."""
+    model.eval()
+    scheme = "shifts" if recipe.negatives in ("shifts", "derangements") else "all"
+    s = model.scores(*held, scheme, recipe.eval_pairs, torch.Generator().manual_seed(0))
+    value = float(bound.monitor(s))
+    model.train()
+    return value if math.isfinite(value) else -math.inf

@@ -1,0 +1,373 @@
+"""From the facts of a run to "ok" | "caution" | "unreliable", and why, in sentences.
+
+How to call it: fill an ``Evidence`` with what is known (anything left out is not judged), then ``judge(evidence)``.
+``describe_rows(x, y)`` gives the part that needs the data, ready for ``Evidence(..., **describe_rows(x, y))``.
+A sentence of level "note" is shown and leaves the verdict as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Evidence", "describe_rows", "judge"]
+
+LEVELS = ("ok", "caution", "unreliable")
+NOTE, CAUTION, UNRELIABLE = 0, 1, 2
+
+# What counts as a serious error: the larger of 0.1 nats and a tenth of the estimate.
+TOLERANCE, RELATIVE_TOLERANCE = 0.1, 0.1
+# Two standard errors as wide as the tolerance: one run in twenty would be off by more.
+IMPRECISE = 0.5
+# InfoNCE-like values bend away from the truth about one nat below their cap, and are useless half a nat below it.
+NEAR_CEILING, AT_CEILING = 1.0, 0.5
+# The normaliser of a usable score is within some percent of 1; beyond a third the bound and the plug-in are two numbers.
+IMBALANCE, BAD_IMBALANCE, IMBALANCE_SIGMAS = 0.05, 0.3, 4.0
+# Debiasing by more than this share of the estimate (plus noise) is extrapolation.
+EXTRAPOLATION = 0.25
+# Folds differ by more than sampling explains once in a thousand honest runs.
+FOLD_P_VALUE = 1e-3
+# A validation curve that still gains a fiftieth of the estimate (at least 0.02) in its last tenth has not ended.
+RISING = 0.02
+# Losing to a Gaussian critic by two standard errors and 0.02 nats means the network did not learn.
+GAUSSIAN_MARGIN, GAUSSIAN_SIGMAS = 0.02, 2.0
+# Below five rows a dimension even a Gaussian's covariance is mostly noise; below two it is not invertible in the folds.
+ROWS_PER_DIMENSION, HOPELESS_ROWS_PER_DIMENSION = 5.0, 2.0
+MIN_ROWS = 100
+# A mean over fewer effective pairs than this has an error of its own size that nothing reveals.
+MIN_EFFECTIVE_PAIRS = 30.0
+# No method can confirm more than about log n; one nat below, the exponential term has too few large pairs.
+NEAR_LOG_N = 1.0
+# Repeated rows of continuous data: a few may be rounding, a tenth are copies.
+DUPLICATES, MANY_DUPLICATES = 0.01, 0.1
+# Share of the variance left unexplained by the other side: 1e-8 is 9 nats in one linear direction.
+LINEAR_NOISE = 1e-8
+# The same for ranks of nearest neighbours, whose resolution is 1/n; below this a relation looks exact.
+LOCAL_NOISE, LOCAL_RESOLUTION = 1e-5, 40.0
+# A certificate below a quarter of the estimate says little about its size.
+WEAK_CERTIFICATE = 0.25
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts that a verdict rests on; values in nats, None where unknown.
+
+    ``ceiling`` is the cap of the bound asked for, log(m + 1) for InfoNCE; ``rise`` the gain of the validation bound in
+    the last tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the
+    standard error of its difference from ``bound``; ``ess`` the effective number of pairs of the exponential term;
+    ``duplicates`` the share of rows that repeat another row in x and y together; ``distinct_x``, ``distinct_y`` the
+    numbers of different values; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
+    column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours.
+    """
+
+    n: int
+    dim_x: int
+    dim_y: int
+    mi: float
+    stderr: float = 0.0
+    bound: float | None = None
+    bound_stderr: float = 0.0
+    bound_name: str = "flo"
+    plug_in: float | None = None
+    imbalance: float | None = None
+    imbalance_stderr: float = 0.0
+    lower_bound: float | None = None
+    ess: float | None = None
+    ceiling: float | None = None
+    fold_values: tuple[float, ...] = ()
+    fold_stderrs: tuple[float, ...] = ()
+    gaussian_bound: float | None = None
+    gaussian_stderr: float = 0.0
+    rise: float | None = None
+    interrupted: bool = False
+    duplicates: float = 0.0
+    distinct_x: int | None = None
+    distinct_y: int | None = None
+    linear_noise: float | None = None
+    local_noise: float | None = None
+    units: str = "nats"
+
+
+Finding = tuple[int, str]
+
+
+def _tolerance(e: Evidence) -> float:
+    return max(TOLERANCE, RELATIVE_TOLERANCE * abs(e.mi))
+
+
+def _show(e: Evidence, value: float) -> str:
+    return f"{value / np.log(2):.3g} bits" if e.units == "bits" else f"{value:.3g} nats"
+
+
+def _data(e: Evidence) -> Iterator[Finding]:
+    """What the rows themselves forbid: infinite MI, copies, too few rows."""
+    if e.linear_noise is not None and e.linear_noise < LINEAR_NOISE:
+        yield (
+            UNRELIABLE,
+            (
+                f"a linear combination of x determines one of y (unexplained share {e.linear_noise:.1g}), so MI is infinite "
+                "or set by rounding: remove the shared column, or add the noise that the measurement has"
+            ),
+        )
+    limit = LOCAL_NOISE + LOCAL_RESOLUTION / e.n**2
+    if e.local_noise is not None and e.local_noise < limit:
+        yield (
+            UNRELIABLE,
+            (
+                f"one side looks like an exact function of the other (unexplained share {e.local_noise:.1g} among nearest "
+                "neighbours): MI of a deterministic relation between continuous variables is infinite, and any number "
+                "shown measures the number of rows; add the noise that the measurement has"
+            ),
+        )
+    for name, distinct in (("x", e.distinct_x), ("y", e.distinct_y)):
+        if distinct is not None and distinct < e.n and e.mi - 2 * e.stderr > np.log(distinct):
+            yield (
+                UNRELIABLE,
+                (
+                    f"{name} takes {distinct} different values, so MI cannot exceed {_show(e, float(np.log(distinct)))}, but "
+                    f"the estimate is {_show(e, e.mi)}: do not use this number"
+                ),
+            )
+    if e.duplicates > DUPLICATES:
+        yield (
+            (UNRELIABLE if e.duplicates > MANY_DUPLICATES else CAUTION),
+            (
+                f"{100 * e.duplicates:.1f} % of the rows repeat another row exactly: copies are not independent, sit in "
+                "training and held-out parts alike, and make MI look infinite; remove them, or mark them by groups="
+            ),
+        )
+    per_dimension = e.n / (e.dim_x + e.dim_y)
+    if per_dimension < ROWS_PER_DIMENSION:
+        yield (
+            (UNRELIABLE if per_dimension < HOPELESS_ROWS_PER_DIMENSION else CAUTION),
+            (
+                f"{e.n} rows for {e.dim_x} + {e.dim_y} dimensions are {per_dimension:.1f} rows a dimension: the estimate can "
+                "miss dependence and invent it; add rows, or reduce the dimensions before"
+            ),
+        )
+    elif e.n < MIN_ROWS:
+        yield (
+            CAUTION,
+            f"{e.n} rows are few: below {MIN_ROWS} the standard error is itself uncertain; add rows",
+        )
+
+
+def _limits(e: Evidence) -> Iterator[Finding]:
+    """Caps, and what the number of rows can support."""
+    if e.ceiling is not None and e.bound is not None and e.ceiling - e.bound < NEAR_CEILING:
+        yield (
+            (UNRELIABLE if e.ceiling - e.bound < AT_CEILING else CAUTION),
+            (
+                f"the {e.bound_name} value {_show(e, e.bound)} is near its ceiling of {_show(e, e.ceiling)}, which it cannot "
+                "pass whatever the truth: use more negatives, or bound='flo'"
+            ),
+        )
+    few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
+    if e.mi > np.log(e.n) - NEAR_LOG_N:
+        yield (
+            CAUTION,
+            (
+                f"the estimate {_show(e, e.mi)} is close to log n = {_show(e, float(np.log(e.n)))}: {e.n} rows cannot confirm "
+                "values that large, which rest on the form of the critic; add rows, or trust the certificate only"
+            ),
+        )
+    elif few_pairs:
+        yield (
+            CAUTION,
+            (
+                f"the bound's exponential term rests on about {e.ess:.0f} pairs, so its standard error may be too small: add "
+                "rows or negatives, or trust the certificate only"
+            ),
+        )
+
+
+def _score(e: Evidence) -> Iterator[Finding]:
+    """Whether the critic is what it should be: normalised, better than simple ones, trained to the end."""
+    off = 0.0 if e.imbalance is None else e.imbalance
+    few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
+    unbalanced = abs(off) > max(IMBALANCE, IMBALANCE_SIGMAS * e.imbalance_stderr) and not few_pairs
+    if unbalanced:
+        yield (
+            (UNRELIABLE if abs(off) > BAD_IMBALANCE else CAUTION),
+            (
+                f"the critic's normalisation is off by {off:+.2f} (standard error {e.imbalance_stderr:.2f}; it should be 0): the "
+                "plug-in is wrong by about as much; train longer, use more rows, or rely on the bound"
+            ),
+        )
+    if e.bound is not None and e.plug_in is not None and not unbalanced and not few_pairs:
+        gap = e.plug_in - e.bound
+        if abs(gap) > _tolerance(e) + 3 * e.bound_stderr:
+            yield (
+                CAUTION,
+                (
+                    f"the two read-outs differ: bound {_show(e, e.bound)}, plug-in {_show(e, e.plug_in)}; only the bound is "
+                    "known to lie below the truth on average; train longer or use another critic"
+                ),
+            )
+    if e.bound is not None and e.mi - e.bound > max(TOLERANCE, EXTRAPOLATION * e.mi) + 2 * e.bound_stderr:
+        yield (
+            CAUTION,
+            (
+                f"{_show(e, e.mi - e.bound)} of the estimate {_show(e, e.mi)} are a correction beyond the held-out bound of "
+                f"{_show(e, e.bound)}: they rest on the model, not on held-out rows; add rows"
+            ),
+        )
+    if e.bound is not None and e.gaussian_bound is not None:
+        loss = e.gaussian_bound - e.bound
+        if loss > max(GAUSSIAN_MARGIN, GAUSSIAN_SIGMAS * e.gaussian_stderr):
+            yield (
+                CAUTION,
+                (
+                    f"a Gaussian critic reaches {_show(e, e.gaussian_bound)} on the same held-out rows, {_show(e, loss)} more "
+                    "than the critic used: use critic='auto' or critic='gaussian'"
+                ),
+            )
+    if e.rise is not None and e.rise > max(RISING, RISING * abs(e.mi)):
+        yield (
+            CAUTION,
+            (
+                f"the validation bound still rose by {_show(e, e.rise)} in the last tenth of training: the estimate is too low; "
+                "use effort='thorough' or more steps"
+            ),
+        )
+    if e.interrupted:
+        yield (
+            CAUTION,
+            "training was interrupted: the estimate is that of the best state so far; run it to the end",
+        )
+
+
+def _agreement(e: Evidence) -> Iterator[Finding]:
+    """Whether the parts of the answer agree with one another."""
+    if len(e.fold_values) > 1 and len(e.fold_values) == len(e.fold_stderrs):
+        from scipy.stats import chi2
+
+        values, errors = np.asarray(e.fold_values), np.maximum(np.asarray(e.fold_stderrs), 1e-12)
+        weight = errors**-2.0
+        statistic = float(np.sum(weight * (values - np.sum(weight * values) / weight.sum()) ** 2))
+        spread = float(np.ptp(values))
+        if spread > 2 * _tolerance(e) and chi2.sf(statistic, values.size - 1) < FOLD_P_VALUE:
+            yield (
+                (UNRELIABLE if spread > max(5 * TOLERANCE, abs(e.mi)) else CAUTION),
+                (
+                    f"the folds disagree, from {_show(e, float(values.min()))} to {_show(e, float(values.max()))}, more than "
+                    "sampling explains: look for outliers, drift along the file or dependent rows (groups=), or train longer"
+                ),
+            )
+    if e.stderr > IMPRECISE * _tolerance(e):
+        yield (
+            CAUTION,
+            (
+                f"the standard error {_show(e, e.stderr)} is large against the estimate {_show(e, e.mi)}: read the interval, not "
+                "the number; add rows"
+            ),
+        )
+    if e.lower_bound is not None:
+        if e.lower_bound > e.mi + 2 * e.stderr:
+            yield (
+                UNRELIABLE,
+                (
+                    f"the estimate {_show(e, e.mi)} lies below its own certificate {_show(e, e.lower_bound)}: MI is at least the "
+                    "certificate; the estimate's model does not fit"
+                ),
+            )
+        elif e.mi > 2 * e.stderr and e.mi > TOLERANCE and e.lower_bound < WEAK_CERTIFICATE * e.mi:
+            yield (
+                NOTE,
+                (
+                    f"the certificate {_show(e, e.lower_bound)} is far below the estimate {_show(e, e.mi)}: {e.n} rows prove no "
+                    "more without assumptions; add rows if you need a guarantee"
+                ),
+            )
+
+
+def judge(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """The verdict, and its reasons in sentences: what was found, the number, and what to do; the gravest first.
+
+    Example:
+        >>> judge(Evidence(n=5000, dim_x=2, dim_y=2, mi=0.8, stderr=0.02, bound=0.79, lower_bound=0.7))
+        ('ok', ())
+        >>> verdict, warnings = judge(Evidence(n=60, dim_x=20, dim_y=20, mi=0.8, stderr=0.02))
+        >>> verdict, warnings[0][:28]
+        ('unreliable', '60 rows for 20 + 20 dimensio')
+    """
+    if not np.isfinite(evidence.mi):
+        return LEVELS[UNRELIABLE], (
+            "the estimate is not a finite number: training diverged; standardise the data",
+        )
+    checks = (_data, _limits, _score, _agreement)
+    findings = [finding for check in checks for finding in check(evidence)]
+    findings.sort(key=lambda finding: -finding[0])
+    level = max((severity for severity, _ in findings), default=NOTE)
+    return LEVELS[level], tuple(sentence for _, sentence in findings)
+
+
+def _distinct(values: NDArray[np.float64]) -> int:
+    return len(np.unique(np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")))
+
+
+def _linear_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """1 - the largest squared canonical correlation; None where rows are too few for it to mean anything."""
+    if len(x) < 10 * (x.shape[1] + y.shape[1]):
+        return None
+    bases = []
+    for side in (x, y):
+        centred = side - side.mean(axis=0)
+        scale = centred.std(axis=0)
+        u, s, _ = np.linalg.svd(centred / np.where(scale > 0, scale, 1.0), full_matrices=False)
+        bases.append(u[:, s > 1e-10 * s[0]] if s[0] > 0 else u[:, :0])
+    if min(basis.shape[1] for basis in bases) == 0:
+        return None
+    # the sine of the smallest angle, without the cancellation of 1 - cos^2
+    a, b = bases
+    left, cosines, right = np.linalg.svd(a.T @ b)
+    difference = a @ left[:, 0] - b @ right[0]
+    return float(difference @ difference) if cosines[0] > 0.5 else float(1 - cosines[0] ** 2)
+
+
+def _local_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Median squared rank difference of nearest neighbours in x, in units of a random pair's, least over y's columns."""
+    from scipy.spatial import cKDTree
+    from scipy.stats import rankdata
+
+    n = len(x)
+    if n < 500 or x.shape[1] > 2:  # in more dimensions neighbours are too far apart to tell
+        return None
+    columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
+    if not columns or _distinct(x) < 0.9 * n:
+        return None
+    ranks = np.stack([rankdata(c) for c in x.T], axis=1)
+    neighbour = cKDTree(ranks).query(ranks, k=2)[1][:, 1]
+    random_pair = (n * (1 - np.sqrt(0.5))) ** 2  # median squared difference of two uniform ranks
+    noise = [float(np.median((rank - rank[neighbour]) ** 2)) for rank in map(rankdata, columns)]
+    return min(noise) / random_pair
+
+
+def describe_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
+    """The data's part of ``Evidence``, from x [n, dim_x] and y [n, dim_y]: duplicates, distinct values, exact relations.
+
+    Repeated rows count as duplicates only where a side is continuous (more than half of its values differ).
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((1000, 1))
+        >>> facts = describe_rows(x, x**2)
+        >>> judge(Evidence(n=1000, dim_x=1, dim_y=1, mi=5.0, **facts))[0]
+        'unreliable'
+    """
+    x, y = (np.asarray(side, dtype=np.float64).reshape(len(side), -1) for side in (x, y))
+    n = len(x)
+    distinct_x, distinct_y = _distinct(x), _distinct(y)
+    continuous = max(distinct_x, distinct_y) > 0.5 * n
+    local = [value for value in (_local_noise(x, y), _local_noise(y, x)) if value is not None]
+    return {
+        "duplicates": 1.0 - _distinct(np.concatenate([x, y], axis=1)) / n if continuous else 0.0,
+        "distinct_x": distinct_x,
+        "distinct_y": distinct_y,
+        "linear_noise": _linear_noise(x, y),
+        "local_noise": min(local) if local else None,
+    }

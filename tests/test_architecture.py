@@ -1,0 +1,184 @@
+"""Imports point one way. The table says which modules of flomi each module may import; a new module needs its row here."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
+
+MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form"}
+TRAINING = MATHEMATICS | {"scores", "training"}
+DATA = {"data", "checks", "columns", "tables"}
+CORE = TRAINING | DATA | {"inference", "certificate", "verdict", "candidates", "storage", "estimator"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "bounds": set(),
+    "critics": {"closed_form"},
+    "preprocess": set(),
+    "verdict": set(),
+    "inference": {"certificate", "verdict"},
+    "certificate": set(),
+    "columns": set(),
+    "tables": set(),
+    "checks": {"columns"},
+    "data": {"checks", "columns", "tables"},
+    "closed_form": {"preprocess"},
+    "scores": {"bounds", "critics"},
+    "training": {"bounds", "critics", "scores"},
+    "losses": {"bounds", "critics", "scores"},
+    "candidates": TRAINING | {"inference", "certificate", "verdict"},
+    "storage": CORE - {"estimator"},
+    "estimator": CORE - {"estimator"} | {"the package"},
+    "panels": CORE,
+    "report": CORE | {"panels", "the package"},
+    "tasks": CORE,
+    "applications": CORE | {"losses"},
+    "doctor": CORE | {"the package"},
+    "cli": CORE | {"losses", "report", "tasks", "applications", "doctor", "the package"},
+    "__init__": CORE | {"losses", "tasks"},
+}
+
+# The one exception: these two methods import the module that draws, when they are called.
+MAY_DRAW = {("MIEstimate", "plot"), ("MIEstimate", "report")}
+
+# What a module may use beyond the standard library and flomi; a module without a row here may use any dependency.
+THIRD_PARTY: dict[str, set[str]] = {
+    "bounds": {"torch"},
+    "critics": {"torch"},
+    "preprocess": {"torch", "numpy"},
+    "closed_form": {"torch", "numpy", "scipy"},
+    "inference": {"numpy", "scipy"},
+    "certificate": {"numpy", "scipy"},
+    "scores": {"torch"},
+    "training": {"torch", "numpy", "tqdm"},
+}
+
+# Slow to import, so imported by the functions that need them and never at module level.
+HEAVY = {"scipy", "sklearn", "pandas", "polars", "pyarrow", "matplotlib", "jinja2", "joblib"}
+HEAVY_FOR: dict[str, set[str]] = {"cli": HEAVY | {"torch", "numpy"}, "__init__": HEAVY | {"torch", "numpy"}}
+
+MAY_PRINT = {"cli"}  # and `main` of a module that can be run
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    """The row of the table that a file belongs to: its name, or the name of its folder (flomi/tasks/*.py -> "tasks")."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(source: str) -> list[tuple[str, tuple[str, ...], bool]]:
+    """(imported name, classes and functions around it, for type checkers only) of every import statement."""
+    found = []
+
+    def walk(node: ast.AST, inside: tuple[str, ...], typing_only: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, inside, typing_only) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute: `from flomi.x import y`"
+            if (
+                node.module == "flomi"
+            ):  # `from flomi import bounds` imports a module, `__version__` the package
+                names = (
+                    "flomi" if alias.name.startswith("__") else f"flomi.{alias.name}" for alias in node.names
+                )
+                found.extend((name, inside, typing_only) for name in names)
+            else:
+                found.append((str(node.module), inside, typing_only))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.body:
+                walk(child, inside, True)
+            for child in node.orelse:
+                walk(child, inside, typing_only)
+            return
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = (*inside, node.name)
+        for child in ast.iter_child_nodes(node):
+            walk(child, inside, typing_only)
+
+    walk(ast.parse(source), (), False)
+    return found
+
+
+def _prints(tree: ast.AST) -> bool:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "main":
+            continue
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            return True
+        if _prints(node):
+            return True
+    return False
+
+
+def violations(name: str, source: str) -> list[str]:
+    """What in the source of a module that belongs to the row `name` breaks the rules above, in sentences."""
+    if name not in MAY_IMPORT:
+        return [f"{name} has no row in MAY_IMPORT: add one that says what it may import"]
+    wrong = []
+    for imported, inside, typing_only in imports(source):
+        top, *rest = imported.split(".")
+        if top == "flomi":
+            target = rest[0] if rest else "the package"
+            draws = target == "report" and inside[-2:] in MAY_DRAW
+            if target != name and target not in MAY_IMPORT[name] and not draws:
+                wrong.append(f"{name} must not import {target}")
+        elif top not in sys.stdlib_module_names:
+            if name in THIRD_PARTY and top not in THIRD_PARTY[name]:
+                wrong.append(f"{name} must not use {top}")
+            if not inside and not typing_only and top in HEAVY_FOR.get(name, HEAVY):
+                wrong.append(f"{name} must import {top} inside the functions that use it")
+    tree = ast.parse(source)
+    if not ast.get_docstring(tree):
+        wrong.append(f"{name} has no module docstring")
+    if name not in MAY_PRINT and _prints(tree):
+        wrong.append(f"{name} prints: only the command line does")
+    return wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_keeps_the_rules(path: Path) -> None:
+    assert violations(part(path), path.read_text(encoding="utf-8")) == []
+
+
+def test_the_picture_has_no_cycle() -> None:
+    for name, allowed in MAY_IMPORT.items():
+        for other in allowed - {name, "the package"}:
+            assert name not in MAY_IMPORT[other], f"{name} and {other} may import each other"
+
+
+def test_the_core_knows_nothing_of_what_is_built_on_it() -> None:
+    above = {"report", "panels", "tasks", "applications", "doctor", "cli"}
+    assert not any(MAY_IMPORT[name] & above for name in CORE)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("bounds", '"""."""\nfrom flomi import critics', "bounds must not import critics"),
+        ("scores", '"""."""\nimport flomi.estimator', "scores must not import estimator"),
+        ("scores", '"""."""\nimport flomi', "scores must not import the package"),
+        ("critics", '"""."""\ndef f():\n    import scipy.stats', "critics must not use scipy"),
+        ("data", '"""."""\nimport pandas as pd', "data must import pandas inside the functions that use it"),
+        ("estimator", '"""."""\nfrom flomi.report import page', "estimator must not import report"),
+        ("training", '"""."""\nprint(1)', "training prints: only the command line does"),
+        (
+            "tasks",
+            '"""."""\ndef f():\n    if True:\n        print(1)',
+            "tasks prints: only the command line does",
+        ),
+        ("training", "x = 1", "training has no module docstring"),
+        ("novel", '"""."""', "novel has no row in MAY_IMPORT: add one that says what it may import"),
+    ],
+)
+def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
+    assert violations(name, source) == [complaint]
+
+
+def test_the_exception_is_allowed() -> None:
+    method = '"""."""\nclass MIEstimate:\n    def plot(self):\n        from flomi import report'
+    assert violations("estimator", method) == []
