@@ -64,7 +64,7 @@ if __name__ == "__main__":
         "estimate", "out/breast_cancer.csv", "--x", "!diagnosis", "--y", "diagnosis", "--report", "out/breast_cancer.html"
     )  # fmt: skip
 
-    command = Path(os.path.relpath(sys.executable)).with_name("flomi")
+    command = Path(os.path.relpath(sys.prefix)) / "bin" / "flomi"  # of the virtual environment this runs in
     print("The pages, to open in a browser: out/digits.html and out/breast_cancer.html")
     print("For a file of your own, with the names of its columns:")
     print(f"    {command} estimate your_file.csv --x 'this,that' --y other --report page.html")

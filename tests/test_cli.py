@@ -113,6 +113,8 @@ def run(*arguments: object) -> int:
             ["estimate", "TABLE", "--missing", "mean"],
             "--missing 'mean' does not exist; choose one of error, drop",
         ),
+        (["estimate", "TABLE", "--seed", "-1"], "--seed is -1; it must be 0 or more"),
+        (["estimate", "TABLE", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
         (["estimate", "TABLE", "--folds", "1"], "--folds is 1; it must be 2 or more"),
         (
             ["estimate", "TABLE", "--bound", "flow"],
@@ -248,6 +250,18 @@ def test_table_for_people(table: Path, fake: dict[str, Any], capsys: pytest.Capt
         "Warnings:",
         "  - The rows may not be independent.",
     ]
+
+
+def test_rounding_gives_no_negative_zero_and_small_errors_more_digits(
+    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake["result"] = FakeResult(imbalance=-0.0001, mi=-0.02)
+    assert run("estimate", table, "--x", "a", "--y", "y") == 0
+    out = capsys.readouterr().out
+    assert "normalisation off by 0.000" in out and "-0.020 ± 0.010" in out
+    fake["result"] = FakeResult(stderr=0.00012)
+    assert run("estimate", table, "--x", "a", "--y", "y") == 0
+    assert "0.41200 ± 0.00012 nats" in capsys.readouterr().out
 
 
 def test_notes_on_the_data_are_shown(
@@ -430,7 +444,7 @@ def test_help_answers_at_once_because_it_loads_nothing_heavy() -> None:
 @pytest.mark.timeout(120)
 def test_a_real_estimate_in_a_process(table: Path, tmp_path: Path) -> None:
     page, pmi = tmp_path / "r.html", tmp_path / "pmi.csv"
-    arguments = ["--x", "a", "--y", "y", "--effort", "fast", "--json", "--report", page, "--pmi", pmi]
+    arguments = ["--x", "a", "--y", "y", "--critic", "gaussian", "--json", "--report", page, "--pmi", pmi]
     done = process("estimate", table, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import flomi
+from flomi import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,6 +87,14 @@ def test_constraints_pin_every_dependency() -> None:
 def test_readme_code_is_the_first_example() -> None:
     example = read("examples/first_number.py").split('"""', 2)[2].strip()
     assert example in read("README.md").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/your_file.md"])
+def test_options_that_are_described_exist(page: str) -> None:
+    command = typer.main.get_command(cli.app).get_command(None, "estimate")  # type: ignore[attr-defined]
+    options = {option for parameter in command.params for option in parameter.opts}
+    described = set(re.findall(r"(?<![\w-])--[a-z]+", read(page))) - {"--help"}
+    assert {"--x", "--y", "--report"} <= described <= options
 
 
 def test_standalone_example_stands_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,47 +18,15 @@ pytest.importorskip("jinja2")
 
 from matplotlib.figure import Figure
 
+import flomi
 from flomi import panels, report
+from flomi.result import MIEstimate
 
 ATTACK = "<script>alert(1)</script> \"quoted' & $x$"
 
 
-@dataclass(frozen=True)
-class Result:
-    """The fields of MIEstimate that the report reads, with values that are easy to find in a page."""
-
-    mi: float = 0.4123
-    stderr: float = 0.0101
-    ci: tuple[float, float] = (0.3926, 0.4321)
-    mi_method: str = "the held-out bound plus its estimated deficit"
-    lower_bound: float = 0.3871
-    bound: float = 0.4052
-    bound_stderr: float = 0.0105
-    bound_name: str = "flo"
-    bound_side: str = "lower"
-    plug_in: float = 0.4182
-    imbalance: float = 0.0132
-    pmi: Any = None
-    critic: str = "joint"
-    candidates: dict[str, dict[str, Any]] = field(default_factory=dict)
-    verdict: str = "ok"
-    warnings: tuple[str, ...] = ()
-    history: list[dict[str, Any]] = field(default_factory=list)
-    projection: Any = None
-    projection_labels: tuple[str, str] = ("first canonical variable of x", "first canonical variable of y")
-    config: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 21.34
-    n: int = 2_000
-    dim_x: int = 5
-    dim_y: int = 3
-    units: str = "nats"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key not in ("pmi", "projection")}
-
-
-def a_result(n: int = 400, **changes: Any) -> Any:
-    """A correlated Gaussian pair with its exact PMI, and made-up training curves."""
+def a_result(n: int = 400, **changes: Any) -> MIEstimate:
+    """A correlated Gaussian pair with its exact PMI; made-up curves, and numbers that are easy to find in a page."""
     rng = np.random.default_rng(3)
     rho = 0.75
     x, noise = rng.standard_normal((2, n))
@@ -79,7 +47,25 @@ def a_result(n: int = 400, **changes: Any) -> Any:
         }
         for fold in range(5)
     ]
-    result = Result(
+    result = MIEstimate(
+        mi=0.4123,
+        stderr=0.0101,
+        ci=(0.3926, 0.4321),
+        mi_method="the held-out bound plus its estimated deficit",
+        lower_bound=0.3871,
+        bound=0.4052,
+        bound_stderr=0.0105,
+        bound_name="flo",
+        bound_side="lower",
+        plug_in=0.4182,
+        imbalance=0.0132,
+        verdict="ok",
+        warnings=(),
+        critic="joint",
+        projection_labels=("first canonical variate of x", "first canonical variate of y"),
+        seconds=21.34,
+        dim_x=5,
+        dim_y=3,
         pmi=-0.5 * np.log(1 - rho**2) - quadratic,
         projection=np.stack([x, y], axis=1),
         n=n,
@@ -95,6 +81,7 @@ def a_result(n: int = 400, **changes: Any) -> Any:
             "seed": 7,
             "units": "nats",
             "n_folds": 5,
+            "negatives_a_row": [79, 80],
         },
     )
     return replace(result, **changes)
@@ -138,13 +125,13 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def drawn(panel: Callable[..., str], result: Any) -> tuple[Any, str]:
+def drawn(panel: Callable[..., str], result: MIEstimate) -> tuple[Any, str]:
     """The Axes a panel drew on, and its caption."""
     ax = Figure().subplots()
     return ax, panel(ax, result)
 
 
-def page(tmp_path: Path, result: Any) -> Page:
+def page(tmp_path: Path, result: MIEstimate) -> Page:
     return Page(report.write(result, tmp_path / "report.html"))
 
 
@@ -340,6 +327,7 @@ def test_page_shows_how_to_do_it_again(plain: Page) -> None:
         "flomi estimate DATA --x COLUMNS --y COLUMNS --effort standard --seed 7 --report report.html" in text
     )
     assert '"lower_bound": 0.3871' in text
+    assert "negatives a row 79, 80" in text
 
 
 def test_page_shows_the_command_and_the_facts_that_were_given(tmp_path: Path) -> None:
@@ -427,3 +415,14 @@ def test_equivalent_correlation_inverts_the_gaussian_formula(rho: float) -> None
     found = report._correlation(-0.5 * np.log1p(-(rho**2)))
     assert found is not None
     assert float(found) == pytest.approx(rho, abs=0.005)
+
+
+def test_report_and_plot_of_a_real_estimate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    result = flomi.estimate(x, x + rng.normal(size=300), critic="gaussian", n_folds=2, units="bits")
+    assert result.plot().axes[0].get_title(loc="left") == "Candidates"
+    text = Page(result.report(tmp_path / "report.html")).text
+    assert f"{result.mi:.3f} ± {result.stderr:.3f} bits" in text
+    assert "critic='gaussian', effort='standard', seed=0, units='bits', n_folds=2" in text
+    assert "--critic gaussian --effort standard --seed 0 --folds 2 --bits" in text

@@ -97,7 +97,9 @@ class Scores:
         """The field `name`, or a ValueError that says who has to provide it."""
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"this bound needs scores with `{name}`, and the critic gave none: see Bound.needs")
+            raise ValueError(
+                f"this bound needs scores with `{name}`, and the critic gave none: see Bound.needs"
+            )
         return value  # type: ignore[no-any-return]
 
     @property
@@ -363,7 +365,8 @@ _ROWS = (
           reference="Poole et al. 2019, arXiv:1905.06922"),
     Bound("infonce", infonce, side="lower", pmi=_pmi_drift, optimum=_DRIFT, cap=lambda m: math.log(m + 1),
           reference="van den Oord et al. 2018, arXiv:1807.03748"),
-    Bound("i-alpha", i_alpha, side="lower", pmi=_pmi_drift, needs=_neg("baseline"), optimum=f"{_DRIFT}, a = log Z",
+    Bound("i-alpha", i_alpha, side="lower", pmi=_pmi_drift, needs=_neg("baseline"),
+          optimum=f"{_DRIFT}, a = log Z, as m grows (at any m only for alpha 0 and 1)",
           cap=lambda m: 1 + math.log(m / 0.5), reference="Poole et al. 2019, arXiv:1905.06922 (alpha = 0.5)"),
     Bound("js", nwj, js_objective, side="lower", pmi=_pmi_g, optimum=_PMI,
           reference="Hjelm et al. 2019, arXiv:1808.06670; Poole et al. 2019"),
@@ -411,8 +414,12 @@ def get(bound: str | Bound | Value) -> Bound:
         return bound
     if isinstance(bound, str):
         if bound not in BOUNDS:
-            raise ValueError(f"bound={bound!r} is not known; choose one of {', '.join(BOUNDS)}, or pass a function of Scores")
+            raise ValueError(
+                f"bound={bound!r} is not known; choose one of {', '.join(BOUNDS)}, or pass a function of Scores"
+            )
         return BOUNDS[bound]
     if callable(bound):
-        return Bound(getattr(bound, "__name__", "own"), bound, needs=_neg("u", "baseline"), optimum="not stated")
+        return Bound(
+            getattr(bound, "__name__", "own"), bound, needs=_neg("u", "baseline"), optimum="not stated"
+        )
     raise TypeError(f"bound must be a name, a Bound or a function of Scores, not {type(bound).__name__}")

@@ -25,12 +25,24 @@ from flomi.critics import CRITICS, PlainCritic
 from flomi.inference import PairScores, Summary, summarise
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.scores import Critic, Table, shifts
-from flomi.training import History, Model, Recipe, train
+from flomi.training import History, Model, Recipe, calibrate, train
 
-__all__ = ["PREPROCESS", "Candidate", "Fold", "HeldOut", "compete", "contenders", "fit", "hold_out", "seed_of"]
+__all__ = [
+    "PREPROCESS",
+    "Candidate",
+    "Fold",
+    "HeldOut",
+    "compete",
+    "contenders",
+    "fit",
+    "hold_out",
+    "seed_of",
+]
 
 PREPROCESS = ("rank", "standardize", "none")
-CALIBRATION_PAIRS = 250_000  # of the validation rows: they choose and calibrate, which takes fewer than the report
+CALIBRATION_PAIRS = (
+    250_000  # of the validation rows: they choose and calibrate, which takes fewer than the report
+)
 
 
 @dataclass
@@ -123,10 +135,14 @@ def fit(
     kind = CRITICS[critic] if isinstance(critic, str) else None
     if kind is not None and kind.fit is not None:
         model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
-        return Candidate(kind.name, nn.Flatten(), nn.Flatten(), model, None, time.perf_counter() - start, shape_x, shape_y)
+        return Candidate(
+            kind.name, nn.Flatten(), nn.Flatten(), model, None, time.perf_counter() - start, shape_x, shape_y
+        )
 
     prep = [_prepare(v, "none" if kind is None else preprocess) for v in rows]
-    prepared = [tuple(p(v).to(device, torch.float32) for p, v in zip(prep, part, strict=True)) for part in (rows, held)]
+    prepared = [
+        (prep[0](a).to(device, torch.float32), prep[1](b).to(device, torch.float32)) for a, b in (rows, held)
+    ]
     if recipe.negatives == "auto":
         recipe = replace(recipe, negatives=kind.negatives if kind is not None else "shifts")
     with torch.random.fork_rng(devices=[]):
@@ -137,9 +153,12 @@ def fit(
             assert kind is not None and kind.build is not None  # a row of CRITICS has build or fit
             net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)
         model = Model(net, shape_x, bound).to(device)
-        history = train(model, bound, prepared[0], prepared[1], recipe, seed, progress)  # type: ignore[arg-type]
+        history = train(model, bound, prepared[0], prepared[1], recipe, seed, progress)
+        calibrate(model, prepared[0], prepared[1])
     name = kind.name if kind is not None else type(critic).__name__
-    return Candidate(name, prep[0], prep[1], model.eval(), history, time.perf_counter() - start, shape_x, shape_y)
+    return Candidate(
+        name, prep[0], prep[1], model.eval(), history, time.perf_counter() - start, shape_x, shape_y
+    )
 
 
 def own_critic(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
@@ -164,7 +183,14 @@ def _prepare(v: Tensor, how: str) -> nn.Module:
 
 @torch.no_grad()
 def hold_out(
-    candidate: Candidate, bound: Bound, x: Tensor, y: Tensor, *, pairs: int, seed: int, groups: np.ndarray | None = None
+    candidate: Candidate,
+    bound: Bound,
+    x: Tensor,
+    y: Tensor,
+    *,
+    pairs: int,
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> HeldOut:
     """Score rows that the candidate has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
@@ -185,7 +211,7 @@ def hold_out(
         ratio, ratio_neg = g, table  # g as a log density ratio
         if marginal is not None:
             ratio, ratio_neg = g - marginal, table - marginal[columns]
-        dual = u if u is not None else model.c(x) - ratio
+        dual = u if u is not None and "u" in bound.needs else model.c(x) - ratio
         contrast = ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
         sampling = torch.exp(contrast).var(1).mean() / m
         if m == n - 1 or float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
@@ -248,7 +274,9 @@ def compete(
     assert winner is not None
     reports = {candidate.name: measure(candidate, held, pairs) for candidate in fitted}
     history = [
-        {"critic": c.name, **dataclasses.asdict(c.history)} for c in fitted if c.history is not None and c.history.step
+        {"critic": c.name, **dataclasses.asdict(c.history)}
+        for c in fitted
+        if c.history is not None and c.history.step
     ]
     return Fold(
         held,
@@ -267,8 +295,10 @@ def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:
     n, m = columns.shape
     if m == n - 1:
         step = max(1, 2**18 // n)
-        blocks = [critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)]
+        blocks = [
+            critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
+        ]
     else:
-        step = max(1, 2**18 // m)
+        step = 2**18 // max(1, m)
         blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
     return torch.cat(blocks)

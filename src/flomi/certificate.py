@@ -44,7 +44,7 @@ Array = NDArray[np.float64]
 
 # Steps of the search on the calibration rows. Scales below 1 undo overconfident scores; a clip above 8 would need
 # more than e^8 rows to pay for its range; offsets raise a above the log-mean, which buys range at high MI.
-SCALES = (1.0, 0.8, 0.6, 0.4)
+SCALES = (1.25, 1.0, 0.8, 0.6, 0.4)
 CLIPS_LOW = (0.5, 1.0, 2.0, 4.0)
 CLIPS_HIGH = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0)
 OFFSETS = np.arange(-0.5, 4.01, 0.25)
@@ -54,6 +54,8 @@ BETS = (0.6, 1.0, 1.5)
 MAX_STAKE = 0.98
 # Partners a row beyond this number change the average over matchings by less than its own noise.
 MAX_NEGATIVES = 128
+# Matchings drawn: eight, or fewer where rows are many and one draw is close to the average anyway.
+MAX_MATCHINGS, MATCHED_UNITS = 8, 3000
 # Calibration beyond this size no longer moves the choice.
 MAX_CALIBRATION, MAX_CALIBRATION_NEGATIVES = 1000, 64
 
@@ -150,18 +152,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class EValue:
-    """One fold's e-value as a function of theta0, by the W of its matched pairs and the weight of the matching."""
+    """One fold's e-value as a function of theta0: for each matching drawn, the W of its pairs and its weight."""
 
-    w: Array
-    log_weight: float
+    matchings: tuple[tuple[Array, float], ...]
     setting: Setting
 
     def log(self, theta: float) -> float:
-        """log e(theta0), the mean over bets; it never rises with theta0."""
+        """log e(theta0), the mean over matchings and bets; it never rises with theta0."""
         limit = MAX_STAKE / (theta - self.setting.floor)
         bets = np.minimum(self.setting.bet * np.asarray(BETS), limit)
-        wealth = np.log1p(bets[:, None] * (self.w - theta)).sum(axis=1)
-        return self.log_weight + float(np.logaddexp.reduce(wealth)) - float(np.log(len(BETS)))
+        wealth = np.stack([v + np.log1p(bets[:, None] * (w - theta)).sum(axis=1) for w, v in self.matchings])
+        return float(np.logaddexp.reduce(wealth, axis=None) - np.log(wealth.size))
 
 
 @dataclass(frozen=True)
@@ -275,24 +276,37 @@ def e_value(scores: PairScores, setting: Setting, *, seed: int = 0) -> EValue:
         raise ValueError(f"groups must hold at least 2 groups in each held-out part, found {units}")
     theta = max(setting.expected, 0.0)
     bet = min(setting.bet, MAX_STAKE / (theta - setting.floor))
-    free = np.ones(units, dtype=bool)
-    draws = rng.random(units)
-    log_weight, w = 0.0, []
-    for i in rng.permutation(units):
+    count = max(1, min(MAX_MATCHINGS, MATCHED_UNITS // units))
+    return EValue(tuple(_match(linear, partners, kernels, bet, theta, rng) for _ in range(count)), setting)
+
+
+def _match(
+    linear: Array,
+    partners: list[NDArray[np.int64]],
+    kernels: list[Array],
+    bet: float,
+    theta: float,
+    rng: np.random.Generator,
+) -> tuple[Array, float]:
+    """One matching by sequential importance sampling: W of its pairs, and log of (uniform chance / chance of drawing it)."""
+    free = np.ones(linear.size, dtype=bool)
+    draws = rng.random(linear.size)
+    w, log_weight = [], 0.0
+    for i in rng.permutation(linear.size):
         if not free[i]:
             continue
         free[i] = False
-        open_ = np.flatnonzero(free[partners[i]])
-        if open_.size == 0:  # all its possible partners are gone: the row bets nothing
+        candidates = np.flatnonzero(free[partners[i]])
+        if candidates.size == 0:  # all its possible partners are gone: the row bets nothing
             continue
-        j = partners[i][open_]
-        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][open_]
+        j = partners[i][candidates]
+        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][candidates]
         total = np.cumsum(1.0 + bet * (w_ij - theta))
-        k = min(int(np.searchsorted(total, draws[i] * total[-1], side="right")), open_.size - 1)
+        k = min(int(np.searchsorted(total, draws[i] * total[-1], side="right")), candidates.size - 1)
         free[j[k]] = False
-        log_weight += np.log(total[-1] / open_.size) - np.log1p(bet * (w_ij[k] - theta))
+        log_weight += float(np.log(total[-1] / candidates.size) - np.log1p(bet * (w_ij[k] - theta)))
         w.append(w_ij[k])
-    return EValue(np.asarray(w), float(log_weight), setting)
+    return np.asarray(w), log_weight
 
 
 def certificate(
@@ -345,4 +359,4 @@ def certificate(
         middle = 0.5 * (low + high)
         low, high = (middle, high) if log_e(middle) >= need else (low, middle)
     settings = tuple(value.setting for value in values)
-    return Certificate(low, alpha, settings, sum(value.w.size for value in values))
+    return Certificate(low, alpha, settings, sum(value.matchings[0][0].size for value in values))

@@ -144,8 +144,9 @@ def estimate(
     """
     _choice("--effort", effort, _EFFORTS)
     _choice("--missing", missing, _MISSING)
-    if folds is not None and folds < 2:
-        raise ValueError(f"--folds is {folds}; it must be 2 or more")
+    for option, value, least in (("--folds", folds, 2), ("--jobs", jobs, 1), ("--seed", seed, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{option} is {value}; it must be {least} or more")
     inputs = [data] if y_data is None else [data, y_data]
     wanted = outputs.check(inputs, report=report, plot=plot, pmi=pmi, save=save)
     if y_data is not None and not Path(y_data).suffix and not Path(y_data).exists():

@@ -26,14 +26,14 @@ __all__ = ["EllipticalCritic", "InSample", "NullCritic"]
 
 _FOLDS = 5  # of the cross-validated canonical correlations
 _TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
-_NU = (0.3, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
+_NU = (0.5, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
 _SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
 
 
 @dataclass(frozen=True)
 class InSample:
-    """MI in nats of a model fitted to all of its rows: `mi` is the plug-in value less its small-sample `bias`; with its standard
-    error, the number of parameters that tie x to y, and in words how it was made."""
+    """MI in nats of a model fitted to all of its rows: `mi` is the plug-in value less its small-sample `bias`; with its
+    standard error, the number of parameters that tie x to y, and in words how it was made."""
 
     mi: float
     stderr: float
@@ -45,11 +45,21 @@ class InSample:
 class NullCritic(nn.Module):
     """g = u = 0, the right answer for independent data: its bound is exactly 0 with no variance.
 
+    `fit` adds an estimate: 0, with the root mean square of the Gaussian copula's estimate as its standard error, since a
+    dependence too weak to win on other rows may still be there.
+
     >>> NullCritic()(torch.ones(3, 2), torch.ones(3, 1))
     tensor([0., 0., 0.])
     """
 
     in_sample = InSample(0.0, 0.0, 0.0, 0, "x and y taken as independent")
+
+    @classmethod
+    def fit(cls, x: Tensor, y: Tensor) -> NullCritic:
+        critic, near = cls(), EllipticalCritic.fit(x, y).in_sample
+        method = "0, as no dependence was found; the error is the Gaussian copula's"
+        critic.in_sample = InSample(0.0, math.hypot(near.mi, near.stderr), 0.0, 0, method)
+        return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
@@ -180,7 +190,7 @@ def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor,
     center = t.mean(0)  # 0 by symmetry, but for columns with ties
     t0, n, d = t - center, len(z), z.shape[1]
     weights = torch.ones_like(t[:, 0])
-    s = _correlation(z.T @ z / n) if start is None else start
+    s = _correlation((z - z.mean(0)).T @ (z - z.mean(0)) / n) if start is None else start
     for _ in range(100 if math.isfinite(nu) else 0):
         weights = (nu + d) / (nu + _whitened(t0, s)[0].square().sum(1))
         old, s = s, _correlation((t0 * weights[:, None]).T @ t0)
@@ -219,10 +229,10 @@ def _t_scores(z: Tensor, nu: float) -> Tensor:
     r"""Normal scores to Student scores, :math:`T_\nu^{-1}(\Phi(z))`, from a table that is linear in asinh."""
     if math.isinf(nu):
         return z
-    from scipy import stats
+    from scipy import special
 
     grid = torch.linspace(0, 12, 1025, dtype=torch.float64)
-    table = torch.asinh(torch.as_tensor(stats.t.isf(stats.norm.sf(grid.numpy()), nu))).to(z)
+    table = torch.asinh(-torch.as_tensor(special.stdtrit(nu, special.ndtr(-grid.numpy())))).to(z)
     place = (z.abs() * (1024 / 12)).clamp(max=1024 - 1e-3)
     low = place.long()
     return torch.sinh(torch.lerp(table[low], table[low + 1], place - low)) * z.sign()
@@ -307,10 +317,12 @@ def _in_sample(s: Tensor, nu: float, dim: int, pmi: Tensor) -> InSample:
     if dof <= p + q:
         return InSample(float(pmi.mean()), math.inf, 0.0, p * q, f"{name}, cross-validated: too few rows for its formula")
     bias, variance = _wishart(p, q, dof)
-    bias -= _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
+    loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
+    bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
     plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
-    stderr = math.sqrt(float(pmi.var()) / n + variance)
+    linear = max(float(pmi.var()), float(r.square().sum()) - p * q / dof)  # Var[PMI], which is sum r^2 for Gaussian data
+    stderr = math.sqrt(linear / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
     return InSample(plug_in - bias, stderr, bias, p * q + math.isfinite(nu), f"{name}, in sample with small-sample correction")
 
 
@@ -325,8 +337,8 @@ def _wishart(p: int, q: int, dof: float) -> tuple[float, float]:
 def _rank_loss(s: Tensor, dim: int, n: int) -> float:
     """What normal scores take off, to first order: each correlation is low by 0.3 log(n / (1 - r^2)) r sqrt(1 - r^2) / n."""
     r2 = s.square().clamp(max=1 - 1e-12)
-    real = (1 - 1 / (n * r2.clamp(min=1e-300))).clamp(min=0)  # leaves out correlations that are noise
-    low = 0.3 * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n * real
+    low = 0.3 * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n
+    low = torch.where(r2 * n > 4 * math.log(len(s)), low, 0.0)  # of as many correlations, noise stays below this
     low = low - low.diagonal().diag()
 
     def slope(block: slice) -> float:

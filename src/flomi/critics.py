@@ -19,7 +19,16 @@ from torch.nn.functional import normalize
 
 from flomi.closed_form import EllipticalCritic, NullCritic
 
-__all__ = ["CRITICS", "Baseline", "ConditionalGaussian", "CriticKind", "JointCritic", "PlainCritic", "SeparableCritic", "mlp"]
+__all__ = [
+    "CRITICS",
+    "Baseline",
+    "ConditionalGaussian",
+    "CriticKind",
+    "JointCritic",
+    "PlainCritic",
+    "SeparableCritic",
+    "mlp",
+]
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -213,7 +222,13 @@ class SeparableCritic(nn.Module):
     """
 
     def __init__(
-        self, dim_x: int, dim_y: int, hidden: Sequence[int] = (256, 256), features: int = 64, *, unit_norm: bool = False
+        self,
+        dim_x: int,
+        dim_y: int,
+        hidden: Sequence[int] = (256, 256),
+        features: int = 64,
+        *,
+        unit_norm: bool = False,
     ) -> None:
         super().__init__()
         self.h, self.k = mlp([dim_x, *hidden, features]), mlp([dim_y, *hidden, features])
@@ -263,7 +278,9 @@ class PlainCritic(nn.Module):
         g = self.module(x, y)
         if not isinstance(g, Tensor) or g.shape != (len(x),):
             found = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-            raise ValueError(f"critic(x, y) must return one score a row, a tensor of shape ({len(x)},); found {found}")
+            raise ValueError(
+                f"critic(x, y) must return one score a row, a tensor of shape ({len(x)},); found {found}"
+            )
         return g
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,10 +293,12 @@ class PlainCritic(nn.Module):
         return g, self.c(torch.cat([a.flatten(1), b.flatten(1)], -1)).squeeze(-1) - g
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        lead = torch.broadcast_shapes(a.shape[: a.ndim - len(self.shape_x)], b.shape[: b.ndim - len(self.shape_y)])
+        lead = torch.broadcast_shapes(
+            a.shape[: a.ndim - len(self.shape_x)], b.shape[: b.ndim - len(self.shape_y)]
+        )
         rows_a = a.expand(*lead, *self.shape_x).reshape(-1, *self.shape_x)
         rows_b = b.expand(*lead, *self.shape_y).reshape(-1, *self.shape_y)
-        return self(rows_a, rows_b).view(lead)
+        return self.forward(rows_a, rows_b).view(lead)
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         return self.pairs(a[:, None], b[None])
@@ -361,7 +380,11 @@ class ConditionalGaussian(nn.Module):
 
     def _mixture(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shaped = a.unflatten(-1, (self.components, 2 * self.dim_y + 1))
-        return torch.log_softmax(shaped[..., 0], -1), shaped[..., 1 : self.dim_y + 1], shaped[..., self.dim_y + 1 :]
+        return (
+            torch.log_softmax(shaped[..., 0], -1),
+            shaped[..., 1 : self.dim_y + 1],
+            shaped[..., self.dim_y + 1 :],
+        )
 
     def _log_density(self, log_w: Tensor, square: Tensor, s: Tensor, log_det: Tensor) -> Tensor:
         constant = self.dim_y * math.log(2 * math.pi) / 2

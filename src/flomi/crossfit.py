@@ -75,7 +75,9 @@ class Plan:
         if isinstance(critic, str):
             _choose("critic", critic, ("auto", *CRITICS))
         elif not isinstance(critic, nn.Module):
-            raise TypeError(f"critic must be a name or an nn.Module, not {type(critic).__name__}; pass an instance")
+            raise TypeError(
+                f"critic must be a name or an nn.Module, not {type(critic).__name__}; pass an instance"
+            )
         _choose("preprocess", options.preprocess, candidates.PREPROCESS)
         _choose("units", options.units, ("nats", "bits"))
         if options.negatives is not None:
@@ -84,8 +86,17 @@ class Plan:
             value = getattr(options, name)
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be a whole number of at least {least}; found {value!r}")
+        _check_device(options.device)
+        hidden = options.hidden if options.hidden is not None else effort.hidden
+        if not all(isinstance(width, int) and width > 0 for width in hidden):
+            raise ValueError(f"hidden must hold the widths of layers, whole numbers above 0; found {hidden!r}")
         named: dict[str, Any] = {"m": options.n_negatives}
-        named.update({n: getattr(options, n) for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")})
+        named.update(
+            {
+                n: getattr(options, n)
+                for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")
+            }
+        )
         recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
         _check_match(critic, bound)
         config = {
@@ -93,9 +104,13 @@ class Plan:
             "critic": critic if isinstance(critic, str) else type(critic).__name__,
             "bound": bound.name,
             "n_folds": options.n_folds or effort.folds,
-            "hidden": list(options.hidden or effort.hidden),
+            "hidden": list(hidden),
             "recipe": dataclasses.asdict(recipe),
-            "versions": {"flomi": flomi.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "flomi": flomi.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
             "threads": torch.get_num_threads(),
         }
         return cls(
@@ -110,6 +125,13 @@ def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
     return str(value)
 
 
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} can't be used here; use device='cpu'") from error
+
+
 def _check_match(critic: str | nn.Module, bound: Bound) -> None:
     """A density bound needs log q(y|x) for a critic; BA needs the known p(y) too, which only the user can give."""
     if bound.name == "ba" and isinstance(critic, str):
@@ -118,9 +140,13 @@ def _check_match(critic: str | nn.Module, bound: Bound) -> None:
             "or use bound='doe', which fits p(y)"
         )
     if "density" in bound.needs and isinstance(critic, str) and critic not in ("auto", "density"):
-        raise ValueError(f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}")
+        raise ValueError(
+            f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}"
+        )
     if "density" not in bound.needs and critic == "density":
-        raise ValueError(f"critic='density' goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}")
+        raise ValueError(
+            f"critic='density' goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}"
+        )
 
 
 def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
@@ -154,14 +180,18 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
     return folds
 
 
-def _parts(n: int, n_folds: int, seed: int, groups: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _parts(
+    n: int, n_folds: int, seed: int, groups: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(training, validation, held-out) rows of each fold, in random order; groups stay together."""
     rng = np.random.default_rng(seed)
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
     if count < 2 * n_folds:
         what = "rows" if groups is None else "groups"
-        raise ValueError(f"{n_folds} folds need at least {2 * n_folds} {what}; found {count}: use fewer folds or more {what}")
+        raise ValueError(
+            f"{n_folds} folds need at least {2 * n_folds} {what}; found {count}: use fewer folds or more {what}"
+        )
     order = rng.permutation(count)  # the order of the rows, not the pairing of x with y
     blocks = np.array_split(order, n_folds)
     parts = []
@@ -236,7 +266,9 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     )  # fmt: skip
 
 
-def _point(critic: str, folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) -> tuple[float, float, str]:
+def _point(
+    critic: str, folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor
+) -> tuple[float, float, str]:
     """The point estimate, what sampling alone makes of its standard error, and how it was made."""
     fit = CRITICS[critic].fit if critic in CRITICS else None
     if fit is not None:
@@ -244,7 +276,11 @@ def _point(critic: str, folds: list[Fold], total: inference.Summary, x: Tensor, 
         return model.in_sample.mi, model.in_sample.stderr, model.in_sample.method
     weights = [fold.index.size for fold in folds]
     mi = float(np.average([_recalibrated(fold.held.referee) for fold in folds], weights=weights))
-    return mi, total.plug_in_stderr, "mean of -u on held-out rows, recalibrated by the held-out normaliser: E[-u] - log A"
+    return (
+        mi,
+        total.plug_in_stderr,
+        "mean of -u on held-out rows, recalibrated by the held-out normaliser: E[-u] - log A",
+    )
 
 
 def _recalibrated(p: inference.PairScores) -> float:

@@ -26,7 +26,10 @@ from flomi.scores import shifts
 
 __all__ = ["MIEstimate", "MIEstimator", "estimate"]
 
-SCORE_PAIRS, CALIBRATION_PAIRS = 4_000_000, 500_000  # pairs that `score` and the recalibration of `pmi` look at
+SCORE_PAIRS, CALIBRATION_PAIRS = (
+    4_000_000,
+    500_000,
+)  # pairs that `score` and the recalibration of `pmi` look at
 
 
 def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimate:
@@ -146,7 +149,9 @@ class MIEstimator:
         .. math:: E[p] + 1 - E_{y'}[e^{p(x, y')}]
         """
         positive, negative = self._scores(*self._rows(x, y), SCORE_PAIRS)
-        return float(positive.mean() - self.log_normaliser_ + 1 - torch.exp(negative - self.log_normaliser_).mean())
+        return float(
+            positive.mean() - self.log_normaliser_ + 1 - torch.exp(negative - self.log_normaliser_).mean()
+        )
 
     @torch.no_grad()
     def _scores(self, x: Tensor, y: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
@@ -177,7 +182,9 @@ class MIEstimator:
         data = from_arrays(x, y)
         for name, rows, dim in (("x", data.x, self.result_.dim_x), ("y", data.y, self.result_.dim_y)):
             if math.prod(rows.shape[1:]) != dim:
-                raise ValueError(f"{name} has {math.prod(rows.shape[1:])} columns; this estimator was fitted on {dim}")
+                raise ValueError(
+                    f"{name} has {math.prod(rows.shape[1:])} columns; this estimator was fitted on {dim}"
+                )
         return torch.from_numpy(data.x), torch.from_numpy(data.y)
 
 

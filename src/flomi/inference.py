@@ -134,9 +134,10 @@ def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
         column += np.roll(e[:, k], shift)
         column_count += np.roll(keep[:, k], shift)
     a = float(row.sum() / pairs)
-    ess = float(np.exp(2 * np.log(max(row.sum(), 1e-300)) - np.log(max(float(np.sum(e**2)), 1e-300))))
     if not np.isfinite(a):
         return float("inf"), np.full(n, np.inf), 0.0, 1.0, pairs
+    largest = float(e.max())
+    ess = float((e / largest).sum() ** 2 / np.sum((e / largest) ** 2)) if largest > 0 else 0.0
     influence = (row + column - a * (row_count + column_count)) * n / pairs
     # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
     if m < 4 or scores.groups is not None:
@@ -260,17 +261,18 @@ def interval(
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     parts = {"sampling": float(sampling), "deficit": float(deficit_stderr)}
-    freedom = {"sampling": np.inf, "deficit": np.inf}
+    slack = 0.0  # sum of variance^2 / degrees of freedom over the parts that are estimated from few values
     if folds is not None and len(folds) > 1:
         k = len(folds)
         explained = float(np.mean(np.square(fold_stderrs))) if fold_stderrs is not None else k * sampling**2
-        parts["folds"] = float(np.sqrt(max(float(np.var(folds, ddof=1)) - explained, 0.0) / k))
-        freedom["folds"] = k - 1
+        found = float(np.var(folds, ddof=1))
+        parts["folds"] = float(np.sqrt(max(found - explained, 0.0) / k))
+        if found > explained:
+            slack += (found / k) ** 2 / (k - 1)
     if seeds is not None and len(seeds) > 1:
         parts["seeds"] = float(np.std(seeds, ddof=1) / np.sqrt(len(seeds)))
-        freedom["seeds"] = len(seeds) - 1
+        slack += parts["seeds"] ** 4 / (len(seeds) - 1)
     variance = float(sum(value**2 for value in parts.values()))
     stderr = float(np.sqrt(variance))
-    slack = float(sum(value**4 / freedom[name] for name, value in parts.items()))
     quantile = float(t.ppf(0.5 + level / 2, variance**2 / slack if slack > 0 else np.inf))
     return Interval(stderr, mi - quantile * stderr, mi + quantile * stderr, parts)

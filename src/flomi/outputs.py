@@ -100,7 +100,7 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     digits = 5 if 0 < result.stderr < 0.0005 else 3
 
     def show(value: float) -> str:
-        return f"{value:.{digits}f}"
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
     name = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}[
         result.bound_side

@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from flomi.estimator import MIEstimate
+    from flomi.result import MIEstimate
 
 __all__ = [
     "STYLE",
@@ -121,10 +121,10 @@ def candidates(ax: Axes, result: MIEstimate) -> str:
     ax.margins(x=0.12)
     ax.locator_params(axis="x", nbins=5)
     ax.set_title("Candidates", loc="left")
-    ax.set(xlabel=f"held-out bound ({result.units})")
+    ax.set(xlabel=f"held-out FLO bound ({result.units})")
     ax.grid(axis="x")
     return (
-        f"Held-out {bound_title(result.bound_name)} bound of every candidate with its 95 % interval."
+        "Held-out FLO bound, by which the candidates are judged, with its 95 % interval."
         f" The winner, the {result.critic} critic, is a formula fitted in one go, so it has no training curve."
     )
 
@@ -142,7 +142,7 @@ def histogram(ax: Axes, result: MIEstimate) -> str:
     bins = int(np.clip(3 * shown.size ** (1 / 3), 8, 60))
     ax.hist(shown, bins=bins, color=BLUE, alpha=0.55, edgecolor="white", linewidth=0.4)
     mean, positive = float(known.mean()), float((known > 0).mean())
-    ax.axvline(0, color=GREY, lw=0.8)
+    ax.axvline(0, ymax=0.78, color=GREY, lw=0.8)
     ax.axvline(mean, color=ORANGE, lw=1.8)
     ax.margins(y=0.3)
     right = mean < low + 0.7 * (high - low)
@@ -168,6 +168,7 @@ def histogram(ax: Axes, result: MIEstimate) -> str:
 
 def scatter(ax: Axes, result: MIEstimate) -> str:
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
 
     points, pmi = np.asarray(result.projection, float), np.asarray(result.pmi, float)
     names = [_label(name, 32) for name in result.projection_labels]
@@ -210,7 +211,9 @@ def scatter(ax: Axes, result: MIEstimate) -> str:
         alpha=0.85,
         rasterized=rows.size > VECTOR_POINTS,
     )
-    bar = ax.figure.colorbar(dots, ax=ax, extend="both", label=f"PMI ({result.units})", pad=0.02, aspect=28)
+    bar = ax.figure.colorbar(
+        dots, ax=ax, extend="both", ticks=MaxNLocator(5), label=f"PMI ({result.units})", pad=0.02, aspect=28
+    )
     bar.outline.set_visible(False)
     ax.grid(True)
     caption = "Each point is a row: blue where x and y belong together, orange where the pair is surprising."

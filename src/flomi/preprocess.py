@@ -61,9 +61,10 @@ class RankNormal(nn.Module):
 
     .. math:: z(x) = z_\pm \pm \tfrac12 \, \frac{|x - e_\pm|}{b_\pm + |x - e_\pm|},
 
-    where b is how far one has to go inwards from e for half a unit of score (so the slope continues). Above `max_knots` rows the function keeps
-    that many training values, all of the extreme ones among them. A discrete column keeps its order and its ties, and a
-    constant one maps to 0; `distinct` counts the different values of each column, so ties are where it is below n.
+    where b is how far one has to go inwards from e for half a unit of score, so that the slope continues. Above
+    `max_knots` rows the function keeps that many training values, all of the extreme ones among them. A discrete column
+    keeps its order and its ties, and a constant one maps to 0; `distinct` counts the different values of each
+    column, so ties are where it is below n.
     After this map a Gaussian critic is a Gaussian copula. Reference: van der Waerden 1952 (normal scores); Liu,
     Lafferty, Wasserman 2009, "The Nonparanormal".
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flomi.estimator import MIEstimate
+    from flomi.result import MIEstimate
 
 __all__ = ["plot", "write"]
 
@@ -189,6 +189,7 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         "columns of y": f"{result.dim_y:,}",
         **(about or {}),
         "folds": result.config["n_folds"],
+        "negatives a row": ", ".join(map(str, result.config["negatives_a_row"])),
         "effort": result.config["effort"],
         "seed": result.config["seed"],
         "time": f"{result.seconds:.1f} s",
@@ -249,7 +250,7 @@ def _correlation(nats: float) -> str | None:
 def _choices(config: dict[str, Any]) -> dict[str, Any]:
     """The options that differ from their defaults, and those that are always worth naming."""
     import flomi
-    from flomi.estimator import EFFORTS
+    from flomi.crossfit import EFFORTS
 
     effort = EFFORTS[config["effort"]]
     defaults = {

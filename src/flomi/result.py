@@ -82,7 +82,10 @@ class MIEstimate:
             name: getattr(self, name) * k
             for name in ("mi", "stderr", "lower_bound", "bound", "bound_stderr", "plug_in", "pmi")
         }
-        entries = {name: {**c, "bound": c["bound"] * k, "stderr": c["stderr"] * k} for name, c in self.candidates.items()}
+        entries = {
+            name: {**c, "bound": c["bound"] * k, "stderr": c["stderr"] * k}
+            for name, c in self.candidates.items()
+        }
         curves = [
             {
                 **h,

@@ -44,8 +44,8 @@ class Dense:
         return self.matrix.shape[0] - 1
 
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
-        masked = self.matrix.masked_fill(_near_diagonal(len(self.matrix), drop, self.matrix.device), -math.inf)
-        return torch.logsumexp(masked, 1 if over == "y" else 0) - math.log(self.count - drop)
+        own = _near_diagonal(len(self.matrix), drop, self.matrix.device)
+        return _lse_others(self.matrix, own, 1 if over == "y" else 0) - math.log(self.count - drop)
 
     def lme_all(self) -> Tensor:
         off = self._off_diagonal()
@@ -75,7 +75,9 @@ class Table:
         scores = self.scores[:, drop:]
         if over == "x":
             if self.columns is None:
-                raise ValueError("the mean over x' needs negatives from the batch itself: use negatives='all' or 'shifts'")
+                raise ValueError(
+                    "the mean over x' needs negatives from the batch itself: use negatives='all' or 'shifts'"
+                )
             scores = torch.zeros_like(scores).scatter(0, self.columns[:, drop:], scores)
         return torch.logsumexp(scores, 1) - math.log(self.count - drop)
 
@@ -101,31 +103,33 @@ class Streamed:
 
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
         if over == "y":
-            rows = [self._each(start, lambda g: torch.logsumexp(g, 1), drop) for start in self._starts()]
+            rows = [
+                self._each(start, lambda g, own: _lse_others(g, own, 1), drop) for start in self._starts()
+            ]
             return torch.cat(rows) - math.log(self.count - drop)
         total: Tensor | None = None
         for start in self._starts():
-            part = self._each(start, lambda g: torch.logsumexp(g, 0), drop)
+            part = self._each(start, lambda g, own: _lse_others(g, own, 0), drop)
             total = part if total is None else torch.logaddexp(total, part)
         assert total is not None  # score() refuses fewer than two rows
         return total - math.log(self.count - drop)
 
     def lme_all(self) -> Tensor:
-        parts = [self._each(start, lambda g: torch.logsumexp(g.reshape(-1), 0)) for start in self._starts()]
+        parts = [self._each(start, lambda g, own: torch.logsumexp(g[~own], 0)) for start in self._starts()]
         return torch.logsumexp(torch.stack(parts), 0) - math.log(len(self.b) * self.count)
 
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [self._each(start, lambda g: f(g[g > -math.inf]).sum()) for start in self._starts()]
+        parts = [self._each(start, lambda g, own: f(g[~own]).sum()) for start in self._starts()]
         return torch.stack(parts).sum() / (len(self.b) * self.count)
 
     def _starts(self) -> Iterator[int]:
         return iter(range(0, len(self.a), self.chunk))
 
-    def _each(self, start: int, reduce: Callable[[Tensor], Tensor], drop: int = 0) -> Tensor:
-        mask = _near_diagonal(len(self.b), drop, self.b.device, start, min(start + self.chunk, len(self.a)))
+    def _each(self, start: int, reduce: Callable[[Tensor, Tensor], Tensor], drop: int = 0) -> Tensor:
+        own = _near_diagonal(len(self.b), drop, self.b.device, start, min(start + self.chunk, len(self.a)))
 
         def run(a: Tensor, b: Tensor) -> Tensor:
-            return reduce(self.critic.matrix(a, b).masked_fill(mask, -math.inf))
+            return reduce(self.critic.matrix(a, b), own)
 
         a = self.a[start : start + self.chunk]
         if torch.is_grad_enabled():
@@ -133,10 +137,17 @@ class Streamed:
         return run(a, self.b)
 
 
-def _near_diagonal(n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None) -> Tensor:
+def _near_diagonal(
+    n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None
+) -> Tensor:
     """Mask of the diagonal, and of the `drop` entries to its right (cyclically), for rows start to stop."""
     rows = torch.arange(start, n if stop is None else stop, device=device)[:, None]
     return (torch.arange(n, device=device)[None] - rows) % n <= drop
+
+
+def _lse_others(g: Tensor, own: Tensor, dim: int) -> Tensor:
+    """log-sum-exp along `dim` of the scores outside the mask `own`."""
+    return torch.logsumexp(g.masked_fill(own, -math.inf), dim)
 
 
 # --- Schemes: which y' stand against each x ---------------------------------------------------------------------------
@@ -162,23 +173,31 @@ def derangements(n: int, m: int, generator: torch.Generator | None = None) -> Te
 
 def _take(b: Tensor, columns: Tensor) -> Tensor:
     """b[columns], by a call whose gradient is several times faster."""
-    return b.index_select(0, columns.reshape(-1)).unflatten(0, columns.shape)
+    return b.index_select(0, columns.reshape(-1)).view(*columns.shape, *b.shape[1:])
 
 
-def _all(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+def _all(
+    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+) -> Negatives:
     return Dense(critic.matrix(a, b))
 
 
-def _chunked(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+def _chunked(
+    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+) -> Negatives:
     return Streamed(critic, a, b, chunk)
 
 
-def _shifts(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+def _shifts(
+    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+) -> Negatives:
     columns = shifts(len(a), m, generator).to(a.device)
     return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
 
 
-def _derangements(critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None) -> Negatives:
+def _derangements(
+    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+) -> Negatives:
     columns = derangements(len(a), m, generator).to(a.device)
     return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
 
@@ -228,10 +247,14 @@ def score(
             raise ValueError(f"y_neg belongs to negatives='given', not to negatives={negatives!r}")
         if not 1 <= m < n:
             raise ValueError(f"m={m} negatives a row is not possible with {n} rows: use 1 to {n - 1}")
+        if chunk < 1:
+            raise ValueError(f"chunk={chunk} rows at a time is not possible: use at least 1")
         a, b = critic.encode(x, y)
         neg = NEGATIVES[negatives](critic, a, b, m, chunk, generator)
     else:
-        raise ValueError(f"negatives={negatives!r} is not known; choose one of {', '.join([*NEGATIVES, 'given'])}")
+        raise ValueError(
+            f"negatives={negatives!r} is not known; choose one of {', '.join([*NEGATIVES, 'given'])}"
+        )
     pos, u = critic.positives(a, b)
     marginal = getattr(critic, "marginal", None)
     return Scores(pos, neg, u, baseline(x) if baseline else None, marginal(y) if marginal else None)
@@ -240,6 +263,8 @@ def score(
 def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[Tensor, Tensor, Negatives]:
     if y_neg is None:
         raise ValueError("negatives='given' needs y_neg, [m, ...] or [n, m, ...]")
+    if y_neg.numel() == 0:
+        raise ValueError(f"y_neg has shape {tuple(y_neg.shape)}: give at least one negative")
     if y_neg.shape[1:] == y.shape[1:]:  # the same m for every row
         a, b = critic.encode(x, torch.cat([y, y_neg]))
         return a, b[: len(y)], Table(critic.matrix(a, b[len(y) :]))
@@ -247,4 +272,6 @@ def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[
         a, b = critic.encode(x, torch.cat([y, y_neg.flatten(0, 1)]))
         own = b[len(y) :].unflatten(0, y_neg.shape[:2])
         return a, b[: len(y)], Table(critic.pairs(a[:, None], own))
-    raise ValueError(f"y_neg has shape {tuple(y_neg.shape)}; for y of shape {tuple(y.shape)} use [m, ...] or [n, m, ...]")
+    raise ValueError(
+        f"y_neg has shape {tuple(y_neg.shape)}; for y of shape {tuple(y.shape)} use [m, ...] or [n, m, ...]"
+    )

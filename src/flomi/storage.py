@@ -85,18 +85,32 @@ def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: A
         if record["format"] != FORMAT:
             raise ValueError(f"it has format {record['format']}, and this version of flomi reads {FORMAT}")
         return _rebuild(kind, record, tensors, critic, bound)
-    except (SafetensorError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path} can't be read as a saved estimator: {error}") from error
 
 
 def _rebuild(
-    kind: type[MIEstimator], record: dict[str, Any], tensors: dict[str, Tensor], critic: nn.Module | None, bound: Any
+    kind: type[MIEstimator],
+    record: dict[str, Any],
+    tensors: dict[str, Tensor],
+    critic: nn.Module | None,
+    bound: Any,
 ) -> MIEstimator:
     options = {**record["options"]}
     options["bound"] = bounds.get(options["bound"] if bound is None else bound)
     stored = {fold["critic"] for fold in record["folds"]}
     if critic is None and not stored <= set(CRITICS):
-        raise ValueError(f"it was fitted with a critic of your own, {', '.join(sorted(stored))}: pass it as critic=")
+        raise ValueError(
+            f"it was fitted with a critic of your own, {', '.join(sorted(stored))}: pass it as critic="
+        )
     options["critic"] = options["critic"] if critic is None else critic
     estimator = kind(**options)
     estimator.bound = options["bound"].name if bound is None else bound
@@ -105,17 +119,27 @@ def _rebuild(
         for k, fold in enumerate(record["folds"])
     ]
     estimator.log_normaliser_ = float(record["log_normaliser"])
+    if not estimator.critics_ or not math.isfinite(estimator.log_normaliser_):
+        raise ValueError("it holds no fold, or no finite normaliser")
     values = {f.name: record["result"].get(f.name) for f in dataclasses.fields(MIEstimate)}
     values.update(pmi=tensors["pmi"].numpy(), projection=tensors["projection"].numpy())
     for name in ("ci", "warnings", "projection_labels"):
         values[name] = tuple(values[name])
-    nan = {f.name: math.nan for f in dataclasses.fields(MIEstimate) if f.type == "float" and values[f.name] is None}
+    nan = {
+        f.name: math.nan
+        for f in dataclasses.fields(MIEstimate)
+        if f.type == "float" and values[f.name] is None
+    }
     estimator.result_ = MIEstimate(**{**values, **nan}).to(estimator.units)
     return estimator
 
 
 def _candidate(
-    fold: dict[str, Any], tensors: dict[str, Tensor], bound: Bound, hidden: tuple[int, ...], own: nn.Module | None
+    fold: dict[str, Any],
+    tensors: dict[str, Tensor],
+    bound: Bound,
+    hidden: tuple[int, ...],
+    own: nn.Module | None,
 ) -> Candidate:
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
@@ -138,8 +162,9 @@ def _candidate(
 
 
 def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
-    own = {name: value for name, value in state.items() if "." not in name}
-    return EllipticalCritic(**own, **{f"prep_{s}": RankNormal(**_under(state, f"prep_{s}.")) for s in "xy"})
+    buffers: dict[str, Any] = {name: value for name, value in state.items() if "." not in name}
+    ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")
+    return EllipticalCritic(*ranks, **buffers)
 
 
 def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:

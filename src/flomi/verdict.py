@@ -46,8 +46,11 @@ NEAR_LOG_N = 1.0
 DUPLICATES, MANY_DUPLICATES = 0.01, 0.1
 # Share of the variance left unexplained by the other side: 1e-8 is 9 nats in one linear direction.
 LINEAR_NOISE = 1e-8
-# The same for ranks of nearest neighbours, whose resolution is 1/n; below this a relation looks exact.
-LOCAL_NOISE, LOCAL_RESOLUTION = 1e-5, 40.0
+# An exact relation shows in the first rows, and a search in more dimensions takes seconds.
+MAX_LINEAR_ROWS, MAX_LINEAR_DIMENSIONS = 10_000, 400
+# An exact function's differences between neighbours shrink with the distance, noise's do not: from the eighth neighbour to
+# the first by 1/16 in one dimension and 1/8 in two, for noise by 1. The first must also be small.
+LOCAL_SHRINKAGE, LOCAL_NOISE = 0.25, 0.01
 # A certificate below a quarter of the estimate says little about its size.
 WEAK_CERTIFICATE = 0.25
 
@@ -61,7 +64,7 @@ class Evidence:
     standard error of its difference from ``bound``; ``ess`` the effective number of pairs of the exponential term;
     ``duplicates`` the share of rows that repeat another row in x and y together; ``distinct_x``, ``distinct_y`` the
     numbers of different values; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
-    column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours.
+    column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours (the latter only for what looks exact).
     """
 
     n: int
@@ -95,6 +98,18 @@ class Evidence:
 Finding = tuple[int, str]
 
 
+def note(text: str) -> Finding:
+    return NOTE, text
+
+
+def caution(text: str) -> Finding:
+    return CAUTION, text
+
+
+def unreliable(text: str) -> Finding:
+    return UNRELIABLE, text
+
+
 def _tolerance(e: Evidence) -> float:
     return max(TOLERANCE, RELATIVE_TOLERANCE * abs(e.mi))
 
@@ -106,82 +121,64 @@ def _show(e: Evidence, value: float) -> str:
 def _data(e: Evidence) -> Iterator[Finding]:
     """What the rows themselves forbid: infinite MI, copies, too few rows."""
     if e.linear_noise is not None and e.linear_noise < LINEAR_NOISE:
-        yield (
-            UNRELIABLE,
-            (
-                f"a linear combination of x determines one of y (unexplained share {e.linear_noise:.1g}), so MI is infinite "
-                "or set by rounding: remove the shared column, or add the noise that the measurement has"
-            ),
+        yield unreliable(
+            f"a linear combination of x determines one of y (unexplained share {e.linear_noise:.1g}), so MI "
+            "is infinite or set by rounding: remove the shared column, or add the noise that the "
+            "measurement has"
         )
-    limit = LOCAL_NOISE + LOCAL_RESOLUTION / e.n**2
-    if e.local_noise is not None and e.local_noise < limit:
-        yield (
-            UNRELIABLE,
-            (
-                f"one side looks like an exact function of the other (unexplained share {e.local_noise:.1g} among nearest "
-                "neighbours): MI of a deterministic relation between continuous variables is infinite, and any number "
-                "shown measures the number of rows; add the noise that the measurement has"
-            ),
+    if e.local_noise is not None and e.local_noise < LOCAL_NOISE:
+        yield unreliable(
+            f"one side looks like an exact function of the other (unexplained share {e.local_noise:.1g} "
+            "among nearest neighbours): MI of a deterministic relation between continuous variables is "
+            "infinite, and any number shown measures the number of rows; add the noise that the "
+            "measurement has"
         )
     for name, distinct in (("x", e.distinct_x), ("y", e.distinct_y)):
         if distinct is not None and distinct < e.n and e.mi - 2 * e.stderr > np.log(distinct):
-            yield (
-                UNRELIABLE,
-                (
-                    f"{name} takes {distinct} different values, so MI cannot exceed {_show(e, float(np.log(distinct)))}, but "
-                    f"the estimate is {_show(e, e.mi)}: do not use this number"
-                ),
+            yield unreliable(
+                f"{name} takes {distinct} different values, so MI cannot exceed "
+                f"{_show(e, float(np.log(distinct)))}, but the estimate is {_show(e, e.mi)}: do not use "
+                "this number"
             )
     if e.duplicates > DUPLICATES:
-        yield (
-            (UNRELIABLE if e.duplicates > MANY_DUPLICATES else CAUTION),
-            (
-                f"{100 * e.duplicates:.1f} % of the rows repeat another row exactly: copies are not independent, sit in "
-                "training and held-out parts alike, and make MI look infinite; remove them, or mark them by groups="
-            ),
+        grade = unreliable if e.duplicates > MANY_DUPLICATES else caution
+        yield grade(
+            f"{100 * e.duplicates:.1f} % of the rows repeat another row exactly: copies are not "
+            "independent, sit in training and held-out parts alike, and make MI look infinite; remove "
+            "them, or mark them by groups="
         )
     per_dimension = e.n / (e.dim_x + e.dim_y)
     if per_dimension < ROWS_PER_DIMENSION:
-        yield (
-            (UNRELIABLE if per_dimension < HOPELESS_ROWS_PER_DIMENSION else CAUTION),
-            (
-                f"{e.n} rows for {e.dim_x} + {e.dim_y} dimensions are {per_dimension:.1f} rows a dimension: the estimate can "
-                "miss dependence and invent it; add rows, or reduce the dimensions before"
-            ),
+        grade = unreliable if per_dimension < HOPELESS_ROWS_PER_DIMENSION else caution
+        yield grade(
+            f"{e.n} rows for {e.dim_x} + {e.dim_y} dimensions are {per_dimension:.1f} rows a dimension: the "
+            "estimate can miss dependence and invent it; add rows, or reduce the dimensions before"
         )
     elif e.n < MIN_ROWS:
-        yield (
-            CAUTION,
-            f"{e.n} rows are few: below {MIN_ROWS} the standard error is itself uncertain; add rows",
+        yield caution(
+            f"{e.n} rows are few: below {MIN_ROWS} the standard error is itself uncertain; add rows"
         )
 
 
 def _limits(e: Evidence) -> Iterator[Finding]:
     """Caps, and what the number of rows can support."""
     if e.ceiling is not None and e.bound is not None and e.ceiling - e.bound < NEAR_CEILING:
-        yield (
-            (UNRELIABLE if e.ceiling - e.bound < AT_CEILING else CAUTION),
-            (
-                f"the {e.bound_name} value {_show(e, e.bound)} is near its ceiling of {_show(e, e.ceiling)}, which it cannot "
-                "pass whatever the truth: use more negatives, or bound='flo'"
-            ),
+        grade = unreliable if e.ceiling - e.bound < AT_CEILING else caution
+        yield grade(
+            f"the {e.bound_name} value {_show(e, e.bound)} is near its ceiling of {_show(e, e.ceiling)}, "
+            "which it cannot pass whatever the truth: use more negatives, or bound='flo'"
         )
     few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
     if e.mi > np.log(e.n) - NEAR_LOG_N:
-        yield (
-            CAUTION,
-            (
-                f"the estimate {_show(e, e.mi)} is close to log n = {_show(e, float(np.log(e.n)))}: {e.n} rows cannot confirm "
-                "values that large, which rest on the form of the critic; add rows, or trust the certificate only"
-            ),
+        yield caution(
+            f"the estimate {_show(e, e.mi)} is close to log n = {_show(e, float(np.log(e.n)))}: {e.n} rows "
+            "cannot confirm values that large, which rest on the form of the critic; add rows, or trust "
+            "the certificate only"
         )
     elif few_pairs:
-        yield (
-            CAUTION,
-            (
-                f"the bound's exponential term rests on about {e.ess:.0f} pairs, so its standard error may be too small: add "
-                "rows or negatives, or trust the certificate only"
-            ),
+        yield caution(
+            f"the bound's exponential term rests on about {e.ess:.0f} pairs, so its standard error may be "
+            "too small: add rows or negatives, or trust the certificate only"
         )
 
 
@@ -191,53 +188,39 @@ def _score(e: Evidence) -> Iterator[Finding]:
     few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
     unbalanced = abs(off) > max(IMBALANCE, IMBALANCE_SIGMAS * e.imbalance_stderr) and not few_pairs
     if unbalanced:
-        yield (
-            (UNRELIABLE if abs(off) > BAD_IMBALANCE else CAUTION),
-            (
-                f"the critic's normalisation is off by {off:+.2f} (standard error {e.imbalance_stderr:.2f}; it should be 0): the "
-                "plug-in is wrong by about as much; train longer, use more rows, or rely on the bound"
-            ),
+        grade = unreliable if abs(off) > BAD_IMBALANCE else caution
+        yield grade(
+            f"the critic's normalisation is off by {off:+.2f} (standard error {e.imbalance_stderr:.2f}; it "
+            "should be 0): the plug-in is wrong by about as much; train longer, use more rows, or rely on "
+            "the bound"
         )
     if e.bound is not None and e.plug_in is not None and not unbalanced and not few_pairs:
         gap = e.plug_in - e.bound
         if abs(gap) > _tolerance(e) + 3 * e.bound_stderr:
-            yield (
-                CAUTION,
-                (
-                    f"the two read-outs differ: bound {_show(e, e.bound)}, plug-in {_show(e, e.plug_in)}; only the bound is "
-                    "known to lie below the truth on average; train longer or use another critic"
-                ),
+            yield caution(
+                f"the two read-outs differ: bound {_show(e, e.bound)}, plug-in {_show(e, e.plug_in)}; only "
+                "the bound is known to lie below the truth on average; train longer or use another critic"
             )
     if e.bound is not None and e.mi - e.bound > max(TOLERANCE, EXTRAPOLATION * e.mi) + 2 * e.bound_stderr:
-        yield (
-            CAUTION,
-            (
-                f"{_show(e, e.mi - e.bound)} of the estimate {_show(e, e.mi)} are a correction beyond the held-out bound of "
-                f"{_show(e, e.bound)}: they rest on the model, not on held-out rows; add rows"
-            ),
+        yield caution(
+            f"{_show(e, e.mi - e.bound)} of the estimate {_show(e, e.mi)} are a correction beyond the "
+            f"held-out bound of {_show(e, e.bound)}: they rest on the model, not on held-out rows; add rows"
         )
     if e.bound is not None and e.gaussian_bound is not None:
         loss = e.gaussian_bound - e.bound
         if loss > max(GAUSSIAN_MARGIN, GAUSSIAN_SIGMAS * e.gaussian_stderr):
-            yield (
-                CAUTION,
-                (
-                    f"a Gaussian critic reaches {_show(e, e.gaussian_bound)} on the same held-out rows, {_show(e, loss)} more "
-                    "than the critic used: use critic='auto' or critic='gaussian'"
-                ),
+            yield caution(
+                f"a Gaussian critic reaches {_show(e, e.gaussian_bound)} on the same held-out rows, "
+                f"{_show(e, loss)} more than the critic used: use critic='auto' or critic='gaussian'"
             )
     if e.rise is not None and e.rise > max(RISING, RISING * abs(e.mi)):
-        yield (
-            CAUTION,
-            (
-                f"the validation bound still rose by {_show(e, e.rise)} in the last tenth of training: the estimate is too low; "
-                "use effort='thorough' or more steps"
-            ),
+        yield caution(
+            f"the validation bound still rose by {_show(e, e.rise)} in the last tenth of training: the "
+            "estimate is too low; use effort='thorough' or more steps"
         )
     if e.interrupted:
-        yield (
-            CAUTION,
-            "training was interrupted: the estimate is that of the best state so far; run it to the end",
+        yield caution(
+            "training was interrupted: the estimate is that of the best state so far; run it to the end"
         )
 
 
@@ -251,37 +234,27 @@ def _agreement(e: Evidence) -> Iterator[Finding]:
         statistic = float(np.sum(weight * (values - np.sum(weight * values) / weight.sum()) ** 2))
         spread = float(np.ptp(values))
         if spread > 2 * _tolerance(e) and chi2.sf(statistic, values.size - 1) < FOLD_P_VALUE:
-            yield (
-                (UNRELIABLE if spread > max(5 * TOLERANCE, abs(e.mi)) else CAUTION),
-                (
-                    f"the folds disagree, from {_show(e, float(values.min()))} to {_show(e, float(values.max()))}, more than "
-                    "sampling explains: look for outliers, drift along the file or dependent rows (groups=), or train longer"
-                ),
+            grade = unreliable if spread > max(5 * TOLERANCE, abs(e.mi)) else caution
+            yield grade(
+                f"the folds disagree, from {_show(e, float(values.min()))} to "
+                f"{_show(e, float(values.max()))}, more than sampling explains: look for outliers, drift "
+                "along the file or dependent rows (groups=), or train longer"
             )
     if e.stderr > IMPRECISE * _tolerance(e):
-        yield (
-            CAUTION,
-            (
-                f"the standard error {_show(e, e.stderr)} is large against the estimate {_show(e, e.mi)}: read the interval, not "
-                "the number; add rows"
-            ),
+        yield caution(
+            f"the standard error {_show(e, e.stderr)} is large against the estimate {_show(e, e.mi)}: read "
+            "the interval, not the number; add rows"
         )
     if e.lower_bound is not None:
         if e.lower_bound > e.mi + 2 * e.stderr:
-            yield (
-                UNRELIABLE,
-                (
-                    f"the estimate {_show(e, e.mi)} lies below its own certificate {_show(e, e.lower_bound)}: MI is at least the "
-                    "certificate; the estimate's model does not fit"
-                ),
+            yield unreliable(
+                f"the estimate {_show(e, e.mi)} lies below its own certificate {_show(e, e.lower_bound)}: "
+                "MI is at least the certificate; the estimate's model does not fit"
             )
         elif e.mi > 2 * e.stderr and e.mi > TOLERANCE and e.lower_bound < WEAK_CERTIFICATE * e.mi:
-            yield (
-                NOTE,
-                (
-                    f"the certificate {_show(e, e.lower_bound)} is far below the estimate {_show(e, e.mi)}: {e.n} rows prove no "
-                    "more without assumptions; add rows if you need a guarantee"
-                ),
+            yield note(
+                f"the certificate {_show(e, e.lower_bound)} is far below the estimate {_show(e, e.mi)}: "
+                f"{e.n} rows prove no more without assumptions; add rows if you need a guarantee"
             )
 
 
@@ -312,8 +285,10 @@ def _distinct(values: NDArray[np.float64]) -> int:
 
 def _linear_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
     """1 - the largest squared canonical correlation; None where rows are too few for it to mean anything."""
-    if len(x) < 10 * (x.shape[1] + y.shape[1]):
+    dimensions = x.shape[1] + y.shape[1]
+    if len(x) < 10 * dimensions or dimensions > MAX_LINEAR_DIMENSIONS:
         return None
+    x, y = x[:MAX_LINEAR_ROWS], y[:MAX_LINEAR_ROWS]
     bases = []
     for side in (x, y):
         centred = side - side.mean(axis=0)
@@ -330,21 +305,29 @@ def _linear_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | Non
 
 
 def _local_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Median squared rank difference of nearest neighbours in x, in units of a random pair's, least over y's columns."""
+    """Median squared difference in y's ranks between nearest neighbours in x, in units of a random pair's.
+
+    The least over y's columns that shrink with the distance as an exact function does; None where none does, or where
+    rows are too few, or dimensions too many, to tell.
+    """
     from scipy.spatial import cKDTree
     from scipy.stats import rankdata
 
     n = len(x)
-    if n < 500 or x.shape[1] > 2:  # in more dimensions neighbours are too far apart to tell
+    if n < 500 or x.shape[1] > 2:
         return None
     columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
     if not columns or _distinct(x) < 0.9 * n:
         return None
     ranks = np.stack([rankdata(c) for c in x.T], axis=1)
-    neighbour = cKDTree(ranks).query(ranks, k=2)[1][:, 1]
+    neighbours = cKDTree(ranks).query(ranks, k=9)[1]
     random_pair = (n * (1 - np.sqrt(0.5))) ** 2  # median squared difference of two uniform ranks
-    noise = [float(np.median((rank - rank[neighbour]) ** 2)) for rank in map(rankdata, columns)]
-    return min(noise) / random_pair
+    found = []
+    for rank in map(rankdata, columns):
+        near, far = (float(np.median((rank - rank[neighbours[:, k]]) ** 2)) for k in (1, 8))
+        if near < LOCAL_SHRINKAGE * far:
+            found.append(near / random_pair)
+    return min(found, default=None)
 
 
 def describe_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:

@@ -1,0 +1,258 @@
+"""The estimator: cross-fitting, determinism, every bound and critic, interrupts, scikit-learn's conventions, units."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flomi import MIEstimator, bounds, crossfit, estimate
+from flomi.critics import CRITICS, ConditionalGaussian
+
+QUICK = {"effort": "fast", "steps": 40, "hidden": (16,)}
+
+
+def gaussian(n: int, d: int = 1, rho: float = 0.7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    return x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+class Product(nn.Module):
+    """A user's critic: g only."""
+
+    def __init__(self, dim_x: int = 1, dim_y: int = 1) -> None:
+        super().__init__()
+        self.f, self.h = nn.Linear(dim_x, 8), nn.Linear(dim_y, 8)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (self.f(x.flatten(1)).tanh() * self.h(y.flatten(1)).tanh()).sum(-1)
+
+
+def test_auto_finds_a_gaussian() -> None:
+    x, y = gaussian(2000, 2)
+    r = estimate(x, y, **QUICK)
+    truth = -math.log(1 - 0.49)
+    assert abs(r.mi - truth) < 4 * r.stderr
+    assert r.ci[0] < r.mi < r.ci[1]
+    assert 0.5 * truth < r.lower_bound < truth
+    assert r.bound < truth + 3 * r.bound_stderr
+    assert float(r) == r.mi and r.n == 2000 and (r.dim_x, r.dim_y) == (2, 2)
+    assert {"null", "gaussian", "joint"} <= set(r.candidates)
+    assert sum(c["folds_won"] for c in r.candidates.values()) == r.config["n_folds"]
+
+
+def test_independent_data_reads_zero() -> None:
+    x, _ = gaussian(1000, 3)
+    _, y = gaussian(1000, 3, seed=1)
+    r = estimate(x, y, **QUICK)
+    assert abs(r.mi) < 0.03 and r.lower_bound <= 0.01
+
+
+@pytest.mark.parametrize("name", [n for n, b in bounds.BOUNDS.items() if n != "ba"])
+def test_every_bound_runs_and_is_held_out(name: str) -> None:
+    x, y = gaussian(300)
+    critic = "density" if "density" in bounds.BOUNDS[name].needs else "joint"
+    r = estimate(x, y, bound=name, critic=critic, **QUICK)
+    assert r.bound_name == name and r.bound_side == bounds.BOUNDS[name].side
+    assert math.isfinite(r.bound) and np.isfinite(r.pmi).all() and r.pmi.shape == (300,)
+    assert r.plug_in == pytest.approx(r.pmi.mean())
+
+
+@pytest.mark.parametrize("name", [n for n in CRITICS if n != "density"])
+def test_every_critic_runs(name: str) -> None:
+    x, y = gaussian(300)
+    r = estimate(x, y, critic=name, **QUICK)
+    assert r.critic == name and list(r.candidates) == [name]
+    assert (len(r.history) > 0) == (CRITICS[name].build is not None)
+
+
+def test_every_row_is_held_out_from_its_model() -> None:
+    for groups in (None, np.repeat(np.arange(25), 4)):
+        parts = crossfit._parts(100, 5, 3, groups)
+        assert sorted(np.concatenate([held for _, _, held in parts])) == list(range(100))
+        for training, validation, held in parts:
+            assert sorted([*training, *validation, *held]) == list(range(100))
+            if groups is not None:
+                labels = [set(groups[part]) for part in (training, validation, held)]
+                assert not (labels[0] & labels[1] or labels[0] & labels[2] or labels[1] & labels[2])
+
+
+def test_pmi_of_a_row_does_not_depend_on_the_row_itself() -> None:
+    # A model that had seen its rows would react where a row's y is replaced; its fold's models must not.
+    x, y = gaussian(200)
+    estimator = MIEstimator("gaussian", n_folds=2, seed=4).fit(x, y)
+    held = crossfit._parts(200, 2, 4, None)[0][2]
+    changed = y.copy()
+    changed[held[0]] += 50
+    again = MIEstimator("gaussian", n_folds=2, seed=4).fit(x, changed)
+    same = held[1:]
+    assert np.array_equal(estimator.result_.pmi[same], again.result_.pmi[same])
+    other = np.setdiff1d(np.arange(200), held)
+    assert not np.array_equal(estimator.result_.pmi[other], again.result_.pmi[other])
+
+
+def numbers(seed: int) -> str:
+    r = estimate(*gaussian(200), critic="joint", effort="fast", steps=40, hidden=(16,), seed=seed)
+    return f"{r.mi.hex()} {r.bound.hex()} {r.lower_bound.hex()} {float(r.pmi.sum()).hex()}"
+
+
+def test_same_seed_same_bits_also_in_a_new_process() -> None:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_estimator as t; print(t.numbers(3))"
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=threads)
+    assert run.stdout.strip() == numbers(3) == numbers(3) != numbers(4)
+
+
+def test_global_random_state_is_left_alone() -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    estimate(*gaussian(200), critic="joint", **QUICK)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()
+
+
+def test_own_critic_and_bound_run_without_registration() -> None:
+    def own(s: bounds.Scores) -> torch.Tensor:
+        return s.pos - s.negatives.lme_all()
+
+    x, y = gaussian(400)
+    r = estimate(x, y, critic=Product(), bound=own, **QUICK)
+    assert (r.critic, r.bound_name, r.bound_side) == ("Product", "own", "none")
+    images = np.stack([x, x**2], 2)  # rows of any shape
+    r = estimate(images, y, critic=Product(2, 1), **QUICK)
+    assert r.dim_x == 2 and r.bound > 0
+
+
+def test_own_critic_starts_every_fold_afresh_and_stays_untouched() -> None:
+    critic = Product()
+    before = {k: v.clone() for k, v in critic.state_dict().items()}
+    estimate(*gaussian(200), critic=critic, **QUICK)
+    assert all(torch.equal(before[k], v) for k, v in critic.state_dict().items())
+
+
+def test_own_critic_of_wrong_shape_is_told_so() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = nn.Linear(2, 1)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.f(torch.cat([x, y], 1))
+
+    with pytest.raises(ValueError, match="one score a row"):
+        estimate(*gaussian(200), critic=Wrong(), **QUICK)
+
+
+def test_barber_agakov_needs_the_known_marginal() -> None:
+    x, y = gaussian(600)
+    with pytest.raises(ValueError, match="log_marginal"):
+        estimate(x, y, bound="ba")
+
+    def log_p(v: torch.Tensor) -> torch.Tensor:
+        return -v.square().sum(1) / 2 - math.log(2 * math.pi) / 2
+
+    r = estimate(x, y, bound="ba", critic=ConditionalGaussian(1, 1, (16,), log_marginal=log_p), effort="fast")
+    assert abs(r.bound - -math.log(1 - 0.49) / 2) < 0.12
+
+
+def test_interrupt_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def interrupting(s: bounds.Scores) -> torch.Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 80 and torch.is_grad_enabled():
+            raise KeyboardInterrupt
+        return s.pos - s.negatives.lme_all()
+
+    x, y = gaussian(400)
+    r = estimate(x, y, critic="joint", bound=interrupting, effort="fast", n_folds=3)
+    assert any("interrupt" in sentence.lower() for sentence in r.warnings)
+    assert r.verdict != "ok" and math.isfinite(r.mi)
+    assert 0 < np.isfinite(r.pmi).sum() < 400
+
+
+def test_units_and_json() -> None:
+    x, y = gaussian(300)
+    r = estimate(x, y, critic="joint", **QUICK)
+    b = r.to("bits")
+    assert b.mi == pytest.approx(r.mi / math.log(2)) and b.units == "bits"
+    assert b.to("nats").mi == pytest.approx(r.mi) and r.to("nats") is r
+    assert b.candidates["joint"]["bound"] == pytest.approx(r.candidates["joint"]["bound"] / math.log(2))
+    record = json.loads(json.dumps(r.to_dict(pmi=True), allow_nan=False))
+    assert record["mi"] == r.mi and len(record["pmi"]) == 300 and "pmi" not in r.to_dict()
+    assert estimate(x, y, critic="gaussian", units="bits").units == "bits"
+
+
+def test_new_rows() -> None:
+    estimator = MIEstimator("gaussian").fit(*gaussian(2000, 2))
+    x, y = gaussian(3000, 2, seed=9)
+    assert abs(estimator.score(x, y) - -math.log(1 - 0.49)) < 0.08
+    assert abs(estimator.pmi(x, y).mean() - -math.log(1 - 0.49)) < 0.08
+    with pytest.raises(ValueError, match="3 columns"):
+        estimator.pmi(gaussian(60, 3)[0], y[:60])
+    with pytest.raises(ValueError, match="not fitted"):
+        MIEstimator().score(x, y)
+
+
+def test_scikit_learn_conventions() -> None:
+    from sklearn.base import clone
+
+    original = MIEstimator("joint", "nwj", seed=3, hidden=(8,))
+    copy = clone(original)
+    assert copy is not original and copy.get_params() == original.get_params()
+    assert copy.set_params(seed=4).seed == 4
+    with pytest.raises(ValueError, match="no option"):
+        copy.set_params(sede=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"critic": "jiont"}, "critic='jiont'"),
+        ({"critic": 3}, "critic must be"),
+        ({"critic": Product}, "pass an instance"),
+        ({"bound": "folo"}, "bound='folo'"),
+        ({"bound": 3}, "bound must be"),
+        ({"effort": "slow"}, "effort='slow'"),
+        ({"preprocess": "scale"}, "preprocess='scale'"),
+        ({"negatives": "permutation"}, "negatives='permutation'"),
+        ({"units": "bit"}, "units='bit'"),
+        ({"n_folds": 1}, "n_folds must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": 1.5}, "seed must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"lr": -1.0}, "lr must be"),
+        ({"bound": "club", "critic": "joint"}, "conditional density"),
+        ({"bound": "flo", "critic": "density"}, "goes with"),
+        ({"n_folds": 200}, "folds need"),
+        ({"device": "gpu"}, "device='gpu'"),
+        ({"hidden": (0,)}, "hidden"),
+    ],
+)
+def test_bad_options_say_what_to_do(options: dict, match: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=match):
+        estimate(*gaussian(100), **options)
+
+
+def test_parallel_folds_agree_with_one_process() -> None:
+    x, y = gaussian(300)
+    one, two = (estimate(x, y, critic="gaussian", n_jobs=n) for n in (1, 2))
+    assert one.mi == two.mi and one.bound == pytest.approx(two.bound, abs=1e-9)
+
+
+def test_shifts_of_a_large_fold_agree_with_all_pairs() -> None:
+    x, y = gaussian(3000)
+    every, some = (estimate(x, y, critic="gaussian", n_folds=2, eval_pairs=p) for p in (10**8, 10**5))
+    assert some.config["negatives_a_row"][0] < every.config["negatives_a_row"][0] == 1499
+    assert abs(every.bound - some.bound) < some.bound_stderr

@@ -1,0 +1,125 @@
+"""Saving and loading: the same numbers afterwards, no code run by a hostile file, errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from flomi import MIEstimator
+from flomi.critics import CRITICS
+from flomi.storage import JSON, TENSORS
+
+X = np.random.default_rng(0).normal(size=(300, 2))
+Y = X + np.random.default_rng(1).normal(size=(300, 2))
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.f = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (self.f(x) * y).sum(1)
+
+
+def fitted(critic: str | nn.Module = "gaussian", bound: str = "flo", **options: object) -> MIEstimator:
+    return MIEstimator(critic, bound, effort="fast", steps=20, hidden=(8,), **options).fit(X, Y)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    estimator = fitted(name, "doe" if name == "density" else "flo")
+    again = MIEstimator.load(estimator.save(tmp_path / "saved"))
+    assert np.array_equal(estimator.pmi(X, Y), again.pmi(X, Y))
+    assert estimator.score(X, Y) == again.score(X, Y)
+    assert np.array_equal(estimator.result_.pmi, again.result_.pmi)
+    assert estimator.result_.to_dict() == again.result_.to_dict()
+    assert again.get_params() == {**estimator.get_params(), "hidden": again.hidden, "n_folds": again.n_folds}
+
+
+@pytest.mark.parametrize("preprocess", ["rank", "standardize", "none"])
+def test_preprocessing_is_kept(preprocess: str, tmp_path: Path) -> None:
+    estimator = fitted("joint", preprocess=preprocess)
+    assert np.array_equal(estimator.pmi(X, Y), MIEstimator.load(estimator.save(tmp_path / "s")).pmi(X, Y))
+
+
+def test_own_critic_is_given_again(tmp_path: Path) -> None:
+    estimator = fitted(Own())
+    path = estimator.save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="pass it as critic="):
+        MIEstimator.load(path)
+    assert np.array_equal(estimator.pmi(X, Y), MIEstimator.load(path, critic=Own()).pmi(X, Y))
+
+
+def test_saving_twice_replaces_and_other_folders_are_safe(tmp_path: Path) -> None:
+    estimator = fitted()
+    assert estimator.save(tmp_path / "saved") == estimator.save(tmp_path / "saved")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("ten years")
+    with pytest.raises(OSError):
+        estimator.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "ten years"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "saved"]
+
+
+def test_no_pickle_is_read(tmp_path: Path) -> None:
+    path = fitted().save(tmp_path / "saved")
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (lambda where: Path(where).touch()), (str(tmp_path / "ran"),)
+
+    torch.save({"a": torch.ones(2)}, path / TENSORS)  # a pickle in the place of the tensors
+    with pytest.raises(ValueError, match="can't be read"):
+        MIEstimator.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def _edit(path: Path, **changes: object) -> None:
+    record = json.loads((path / JSON).read_text())
+    record.update(changes)
+    (path / JSON).write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 99},
+        {"folds": [{"critic": "__import__('os')", "shape_x": [2], "shape_y": [2]}]},
+        {"folds": 3},
+        {"folds": []},
+        {"options": {"evil": 1}},
+        {"result": {}},
+        {"log_normaliser": "x"},
+        {"log_normaliser": math.nan},
+    ],
+)
+def test_a_changed_file_is_refused(changes: dict[str, object], tmp_path: Path) -> None:
+    path = fitted().save(tmp_path / "saved")
+    _edit(path, **changes)
+    with pytest.raises(ValueError, match="saved estimator"):
+        MIEstimator.load(path)
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = fitted("joint").save(tmp_path / "saved")
+    tensors = load_file(path / TENSORS)
+    name = next(n for n in tensors if n.endswith("trunk.0.weight") or "first_x.weight" in n)
+    tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, path / TENSORS)
+    with pytest.raises(ValueError, match="saved estimator"):
+        MIEstimator.load(path)
+
+
+def test_missing_folder_and_unfitted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no saved estimator"):
+        MIEstimator.load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="not fitted"):
+        MIEstimator().save(tmp_path / "saved")
