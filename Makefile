@@ -35,7 +35,7 @@ types: $(VENV)/.dev ## mypy, strict on the package
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev ## tests and doctests
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --durations=10
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
 
 examples: $(VENV)/.dev ## every example runs (real_data.py is run by `make demo`)
 	@set -e; for script in $(filter-out examples/real_data.py,$(wildcard examples/*.py)); do \

@@ -256,3 +256,14 @@ def test_shifts_of_a_large_fold_agree_with_all_pairs() -> None:
     every, some = (estimate(x, y, critic="gaussian", n_folds=2, eval_pairs=p) for p in (10**8, 10**5))
     assert some.config["negatives_a_row"][0] < every.config["negatives_a_row"][0] == 1499
     assert abs(every.bound - some.bound) < some.bound_stderr
+
+
+def test_rows_with_missing_values_are_left_out_only_when_asked() -> None:
+    x, y = gaussian(200)
+    x[3] = np.nan
+    with pytest.raises(ValueError, match="missing"):
+        estimate(x, y, critic="gaussian")
+    r = estimate(x, y, critic="gaussian", missing="drop")
+    assert r.n == 199 and r.pmi.shape == (200,) and r.projection.shape == (200, 2)
+    assert np.flatnonzero(np.isnan(r.pmi)).tolist() == [3]
+    assert any("1 of 200" in sentence for sentence in r.warnings)

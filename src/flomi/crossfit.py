@@ -80,6 +80,7 @@ class Plan:
             )
         _choose("preprocess", options.preprocess, candidates.PREPROCESS)
         _choose("units", options.units, ("nats", "bits"))
+        _choose("missing", options.missing, ("error", "drop"))
         if options.negatives is not None:
             _choose("negatives", options.negatives, NEGATIVES)
         for name, least in (("seed", 0), ("n_jobs", 1), ("n_folds", 2), ("eval_pairs", 1)):
@@ -251,6 +252,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
             rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in folds),
+            units=plan.config["units"],
             **inference.describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1)),
         )
     )

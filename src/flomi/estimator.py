@@ -7,6 +7,7 @@ nor in preprocessing.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import time
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from flomi import crossfit, storage
 from flomi.bounds import Bound, Scores
-from flomi.data import from_arrays
+from flomi.data import from_arrays, new_rows
 from flomi.result import MIEstimate
 from flomi.scores import shifts
 
@@ -58,7 +59,7 @@ class MIEstimator:
     `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to maximise. effort: "fast", "standard"
     or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000 rows on two cores; the options from
     `n_folds` on replace what it sets. preprocess: "rank" (normal scores of the ranks, then whitened), "standardize" or
-    "none". n_jobs runs folds in parallel processes. progress shows a bar with the held-out bound.
+    "none". missing="drop" leaves out rows with a missing or infinite value and says so. n_jobs runs folds in parallel processes. progress shows a bar with the held-out bound.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and
     thread count gives the same bits. Raises ValueError or TypeError in `fit` for options and data that can't be used.
@@ -80,6 +81,7 @@ class MIEstimator:
         units: Literal["nats", "bits"] = "nats",
         device: str = "cpu",
         preprocess: Literal["rank", "standardize", "none"] = "rank",
+        missing: Literal["error", "drop"] = "error",
         n_jobs: int = 1,
         progress: bool = False,
         n_folds: int | None = None,
@@ -100,6 +102,7 @@ class MIEstimator:
         self.units = units
         self.device = device
         self.preprocess = preprocess
+        self.missing = missing
         self.n_jobs = n_jobs
         self.progress = progress
         self.n_folds = n_folds
@@ -129,12 +132,16 @@ class MIEstimator:
         """Cross-fit on paired rows; `result_` is then the `MIEstimate`, `critics_` the folds' models."""
         start = time.perf_counter()
         plan = crossfit.Plan.of(self)
-        data = from_arrays(x, y, groups=groups)
+        data = from_arrays(x, y, groups=groups, missing=self.missing)
         folds = crossfit.cross_fit(plan, data)
         result = crossfit.assemble(plan, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
         _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
+        if len(x) > result.n:  # rows left out for missing values keep their places, as NaN
+            result = dataclasses.replace(
+                result, pmi=_spread(result.pmi, data.rows, len(x)), projection=_spread(result.projection, data.rows, len(x))
+            )
         self.result_ = result.to(self.units)
         return self
 
@@ -179,13 +186,19 @@ class MIEstimator:
 
     def _rows(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         self._check_fitted()
-        data = from_arrays(x, y)
-        for name, rows, dim in (("x", data.x, self.result_.dim_x), ("y", data.y, self.result_.dim_y)):
+        xs, ys = new_rows(x, y)
+        for name, rows, dim in (("x", xs, self.result_.dim_x), ("y", ys, self.result_.dim_y)):
             if math.prod(rows.shape[1:]) != dim:
                 raise ValueError(
                     f"{name} has {math.prod(rows.shape[1:])} columns; this estimator was fitted on {dim}"
                 )
-        return torch.from_numpy(data.x), torch.from_numpy(data.y)
+        return torch.from_numpy(xs), torch.from_numpy(ys)
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    full = np.full((n, *values.shape[1:]), np.nan)
+    full[rows] = values
+    return full
 
 
 _OPTIONS = tuple(inspect.signature(MIEstimator).parameters)

@@ -26,7 +26,8 @@ class MIEstimate:
     lower_bound: one-sided 95 % confidence lower bound on I, valid in finite samples whatever the critic.
     bound, bound_stderr: held-out value of the bound asked for, `bound_name`, which lies on `bound_side` of I.
     plug_in, imbalance: mean PMI read-out, and the normalisation error E[e^{log t - u}] - 1, 0 at the optimum.
-    pmi: [n] out-of-sample pointwise MI, row i for row i of the input (NaN where no model was finished).
+    pmi: [n] out-of-sample pointwise MI, row i for row i of the input (NaN where a row was left out or no
+    model was finished).
     critic, candidates: which critic won, and what each competitor reached on held-out rows.
     verdict, warnings: "ok", "caution" or "unreliable", and why, in sentences.
     history: training curves, one per fold and trained candidate. projection: [n, 2], one number a row for x and for y.
