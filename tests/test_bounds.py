@@ -52,7 +52,7 @@ def close(a: Tensor, b: Tensor | float, tolerance: float = 1e-12) -> None:
 # --- The one function, and the special cases of FLO -------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(st.floats(-40, 40), st.floats(-40, 40))
 def test_fenchel_never_exceeds_minus_log_t_and_touches_it_at_u_equal_log_t(log_t: float, u: float) -> None:
     t, dual = torch.tensor(log_t, dtype=torch.float64), torch.tensor(u, dtype=torch.float64)
@@ -193,7 +193,7 @@ def random_scores(table: Discrete, bound: Bound, seed: int, scale: float, m: int
 
 
 @LOWER
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=seeds, scale=st.sampled_from([0.1, 1.0, 3.0]), m=st.sampled_from([1, 2, 3, None]))
 def test_lower_bounds_stay_below_at_any_critic(bound: Bound, seed: int, scale: float, m: int | None) -> None:
     table = Discrete.random(3, 4, seed=seed, strength=1.5)
@@ -218,7 +218,7 @@ def test_doe_and_smile_are_bounds_on_neither_side() -> None:
     assert expect(TABLE.population(TABLE.pmi + 10), bounds.smile) > TABLE.mi
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(seed=seeds, scale=st.floats(0.1, 4.0))
 def test_uba_dv_nwj_in_this_order_for_the_same_critic(seed: int, scale: float) -> None:
     table = Discrete.random(3, 4, seed=seed)
@@ -229,14 +229,15 @@ def test_uba_dv_nwj_in_this_order_for_the_same_critic(seed: int, scale: float) -
 
 
 @pytest.mark.parametrize("bound", [row for row in BOUNDS.values() if row.cap], ids=lambda row: row.name)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=seeds, n=st.integers(2, 9), scale=st.sampled_from([0.1, 3.0, 100.0]))
 def test_caps_hold_for_any_scores(bound: Bound, seed: int, n: int, scale: float) -> None:
     s = dense(n, seed, scale)
     assert bound.cap is not None
     assert (bound.value(s) <= bound.cap(n - 1) + 1e-9).all()
+    eye = torch.eye(n, dtype=torch.float64)
     best = Scores(
-        s.pos + 1000, Dense(matrix(s) + 1000 * torch.eye(n, dtype=torch.float64)), s.u, s.baseline + 500
+        torch.full((n,), 1000.0).double(), Dense(1000 * eye), baseline=torch.full((n,), 500.0).double()
     )
     assert bound.value(best).mean() > bound.cap(n - 1) - 1e-9  # and are reached
 

@@ -32,7 +32,10 @@ def test_g_of_a_fitted_gaussian_is_the_log_density_ratio() -> None:
     critic = EllipticalCritic.fit(x, y)
     z = torch.cat([x, y], 1)[:200].numpy()
     joint = stats.multivariate_normal(np.zeros(4), cov).logpdf(z)
-    alone = [stats.multivariate_normal(np.zeros(2), c).logpdf(v) for c, v in ((cov[:2, :2], z[:, :2]), (cov[2:, 2:], z[:, 2:]))]
+    alone = [
+        stats.multivariate_normal(np.zeros(2), c).logpdf(v)
+        for c, v in ((cov[:2, :2], z[:, :2]), (cov[2:, 2:], z[:, 2:]))
+    ]
     error = critic(x[:200], y[:200]).numpy() - (joint - sum(alone))
     assert np.abs(error).mean() < 0.02
 
@@ -42,7 +45,10 @@ def test_g_of_a_fitted_student_is_the_log_density_ratio() -> None:
     critic = EllipticalCritic.fit(x, y, "student")
     assert abs(float(critic.nu) - 3) < 0.1
     z = torch.cat([x, y], 1)[:500].numpy()
-    parts = [stats.multivariate_t(np.zeros(d), np.eye(d), df=3).logpdf(v) for d, v in ((3, z), (2, z[:, :2]), (1, z[:, 2:]))]
+    parts = [
+        stats.multivariate_t(np.zeros(d), np.eye(d), df=3).logpdf(v)
+        for d, v in ((3, z), (2, z[:, :2]), (1, z[:, 2:]))
+    ]
     error = critic(x[:500], y[:500]).numpy() - (parts[0] - parts[1] - parts[2])
     assert np.abs(error).mean() < 0.02
 
@@ -65,7 +71,10 @@ def test_a_critic_is_rebuilt_from_its_tensors() -> None:
     critic = EllipticalCritic.fit(x, y, "student")
     state = critic.state_dict()
     own = {name: value for name, value in state.items() if "." not in name}
-    ranks = [RankNormal(**{k.split(".")[1]: v for k, v in state.items() if k.startswith(f"ranks_{s}.")}) for s in "xy"]
+    ranks = [
+        RankNormal(**{k.split(".")[1]: v for k, v in state.items() if k.startswith(f"ranks_{s}.")})
+        for s in "xy"
+    ]
     assert torch.equal(EllipticalCritic(*ranks, **own)(x, y), critic(x, y))
 
 
@@ -86,13 +95,17 @@ def test_small_sample_bias_of_log_determinants_is_exact() -> None:
     plug = []
     for _ in range(3000):
         s = np.cov(rng.standard_normal((p + q, n)))
-        plug.append(0.5 * sum(sign * np.linalg.slogdet(b)[1] for sign, b in ((1, s[:p, :p]), (1, s[p:, p:]), (-1, s))))
+        plug.append(
+            0.5 * sum(sign * np.linalg.slogdet(b)[1] for sign, b in ((1, s[:p, :p]), (1, s[p:, p:]), (-1, s)))
+        )
     bias, variance = _wishart(p, q, n - 1)
     assert abs(np.mean(plug) - bias) < 4 * np.std(plug) / math.sqrt(3000)
     assert abs(np.var(plug) / variance - 1) < 0.15
 
 
-@pytest.mark.parametrize(("p", "q", "nu", "mi"), [(1, 1, 1, 0.22417), (2, 2, 1, 0.43195), (5, 5, 2, 0.44815), (3, 3, 3, 0.17871)])
+@pytest.mark.parametrize(
+    ("p", "q", "nu", "mi"), [(1, 1, 1, 0.22417), (2, 2, 1, 0.43195), (5, 5, 2, 0.44815), (3, 3, 3, 0.17871)]
+)
 def test_mi_of_student_tails(p: int, q: int, nu: int, mi: float) -> None:
     assert abs(_tail_mi(nu, p, q) - mi) < 1e-5
 
@@ -104,7 +117,9 @@ def test_student_scores_follow_the_quantile_function(nu: float) -> None:
     torch.testing.assert_close(_t_scores(z, nu), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dim", "rho", "n"), [(1, 0.75, 1000), (1, 0.99, 1000), (5, 0.6, 1000), (30, 0.3, 600), (20, 0.0, 300)])
+@pytest.mark.parametrize(
+    ("dim", "rho", "n"), [(1, 0.75, 1000), (1, 0.99, 1000), (5, 0.6, 1000), (30, 0.3, 600), (20, 0.0, 300)]
+)
 def test_in_sample_estimate_has_no_bias_and_an_honest_error(dim: int, rho: float, n: int) -> None:
     found = []
     for seed in range(30):
@@ -155,8 +170,8 @@ def test_degenerate_columns_and_few_rows_give_numbers() -> None:
         assert torch.isfinite(critic(copies, y)).all()
     constant = EllipticalCritic.fit(torch.zeros_like(x), y)
     assert constant.in_sample.mi == 0 and not constant(x, y).any()
-    wide = EllipticalCritic.fit(torch.randn(15, 10), torch.randn(15, 10))
-    assert math.isfinite(wide.in_sample.mi) and math.isinf(wide.in_sample.stderr)
+    wide = EllipticalCritic.fit(torch.randn(15, 10), torch.randn(15, 10), "student")
+    assert math.isfinite(wide.in_sample.mi) and wide.in_sample.stderr > 3
     assert torch.isfinite(wide(torch.randn(5, 10), torch.randn(5, 10))).all()
     assert EllipticalCritic.fit(x, 2 * x).in_sample.mi > 8
 

@@ -26,7 +26,12 @@ def test_a_state_dict_restores_the_map_bit_for_bit(kind: type) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_shape_and_finite_values_on_hard_columns(kind: type, dtype: torch.dtype) -> None:
     n = 300
-    columns = [torch.zeros(n), torch.randn(n).sign(), torch.randn(n).exp() ** 8, (torch.rand(n) > 0.99).float()]
+    columns = [
+        torch.zeros(n),
+        torch.randn(n).sign(),
+        torch.randn(n).exp() ** 8,
+        (torch.rand(n) > 0.99).float(),
+    ]
     x = torch.stack(columns, 1).to(dtype)
     module = kind.fit(x)
     z = module(10 * x[:7] - 3)

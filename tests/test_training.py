@@ -21,7 +21,15 @@ from flomi.training import History, Model, Recipe, calibrate, train
 
 PROBLEM = Gaussian(0.8, 1)
 SMALL = Recipe(
-    steps=60, batch_size=64, lr=5e-3, weight_decay=0.0, warmup=5, m=4, eval_every=20, eval_pairs=16
+    negatives="shifts",
+    steps=60,
+    batch_size=64,
+    lr=5e-3,
+    weight_decay=0.0,
+    warmup=5,
+    m=4,
+    eval_every=20,
+    eval_pairs=16,
 )
 ROWS, HELD, FRESH = PROBLEM.sample(600, 1), PROBLEM.sample(200, 2), PROBLEM.sample(1000, 3)
 

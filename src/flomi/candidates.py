@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores
+from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS, PlainCritic
+from flomi.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
 from flomi.inference import PairScores, Summary, summarise
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.scores import Critic, Table, shifts
@@ -40,9 +42,9 @@ __all__ = [
 ]
 
 PREPROCESS = ("rank", "standardize", "none")
-CALIBRATION_PAIRS = (
-    250_000  # of the validation rows: they choose and calibrate, which takes fewer than the report
-)
+Rows = tuple[Tensor, Tensor]
+MIN_SHIFTS = 128  # what the certificate looks at
+CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
 
 
 @dataclass
@@ -57,7 +59,14 @@ class Candidate:
     seconds: float
     shape_x: tuple[int, ...]
     shape_y: tuple[int, ...]
+    gain: Gain | None = None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the training early."""
+        return self.history is not None and self.history.interrupted
+
+    @torch.no_grad()
     def scores(self, x: Tensor, y: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The PMI score p, float64: of aligned rows [n], and of x_i with the y of `columns` [n, m]."""
         x, y = self.prepared(x, y)
@@ -71,7 +80,9 @@ class Candidate:
 
     def prepared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Rows as the model wants them: preprocessed in double precision, then in the model's own."""
-        like = next(iter(self.model.state_dict().values()), torch.empty(0, dtype=torch.float64))
+        if self.model.exact:
+            return self.prep_x(x), self.prep_y(y)
+        like = next(self.model.parameters())
         return tuple(p(v).to(like.device, like.dtype) for p, v in ((self.prep_x, x), (self.prep_y, y)))
 
 
@@ -89,14 +100,33 @@ class HeldOut:
     score: PairScores
 
 
+@dataclass(frozen=True)
+class How:
+    """Everything that decides how a candidate is fitted and scored, and is the same for all folds."""
+
+    recipe: Recipe
+    ensemble: EnsembleRecipe
+    hidden: tuple[int, ...]
+    preprocess: str
+    pairs: int
+    device: str
+
+
 @dataclass
 class Fold:
-    """One fold after the competition: who won, and everything on the fold's own rows."""
+    """One fold after the competition: who won, and everything on the fold's own rows.
+
+    base is the closed form that won, or on which the winner stands. training_value is the winner's Donsker-Varadhan value
+    on rows that it was trained on.
+    """
 
     index: np.ndarray
     winner: Candidate
+    base: Candidate | None
     held: HeldOut
+    base_held: HeldOut | None
     calibration: PairScores
+    training_value: float
     summaries: dict[str, Summary]
     seconds: dict[str, float]
     history: list[dict[str, Any]]
@@ -107,7 +137,7 @@ def contenders(bound: Bound) -> tuple[str, ...]:
     """The names that compete under critic="auto", simple ones first."""
     if "density" in bound.needs:
         return ("density",)
-    return ("null", "gaussian", "student", "joint")
+    return ("null", "gaussian", "student", "residual")
 
 
 def seed_of(seed: int, *more: int | str) -> int:
@@ -119,46 +149,63 @@ def seed_of(seed: int, *more: int | str) -> int:
 def fit(
     critic: str | nn.Module,
     bound: Bound,
-    rows: tuple[Tensor, Tensor],
-    held: tuple[Tensor, Tensor],
+    rows: Rows,
+    held: Rows,
+    how: How,
     *,
-    recipe: Recipe,
-    hidden: Sequence[int],
-    preprocess: str,
     seed: int,
-    device: str = "cpu",
+    base: nn.Module | None = None,
     progress: str | None = None,
 ) -> Candidate:
-    """Fit one candidate to `rows` (float64, as the user gave them), stopping by the validation rows `held`."""
+    """Fit one candidate to `rows` (float64, as the user gave them), stopping by the validation rows `held`.
+
+    `base` is what a residual critic starts from: the Student copula if None.
+    """
     start = time.perf_counter()
     shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
     kind = CRITICS[critic] if isinstance(critic, str) else None
-    if kind is not None and kind.fit is not None:
-        model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
-        return Candidate(
-            kind.name, nn.Flatten(), nn.Flatten(), model, None, time.perf_counter() - start, shape_x, shape_y
-        )
+    name = kind.name if kind is not None else type(critic).__name__
 
-    prep = [_prepare(v, "none" if kind is None else preprocess) for v in rows]
-    prepared = [
-        (prep[0](a).to(device, torch.float32), prep[1](b).to(device, torch.float32)) for a, b in (rows, held)
-    ]
+    def done(
+        model: Model, prep: Sequence[nn.Module], history: History | None, gain: Gain | None = None
+    ) -> Candidate:
+        seconds = time.perf_counter() - start
+        return Candidate(name, prep[0], prep[1], model.eval(), history, seconds, shape_x, shape_y, gain)
+
+    if kind is not None and kind.fit is not None:
+        return done(
+            Model(kind.fit(*(v.flatten(1) for v in rows)), (), None), (nn.Flatten(), nn.Flatten()), None
+        )
+    if kind is not None and kind.base is not None:
+        x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, held, strict=True))
+        if kind.base == "learned":
+            base = fit_quadratic(x, y, len(held[0]), seed=seed)
+        elif base is None:
+            base = EllipticalCritic.fit(x, y, tails="student")
+        net, gain, history = fit_residual(
+            x, y, len(held[0]), base, how.ensemble, seed=seed, device=how.device, progress=progress
+        )
+        return done(Model(net, (), None), (nn.Flatten(), nn.Flatten()), history, gain)
+
+    prep = [_prepare(v, "none" if kind is None else how.preprocess) for v in rows]
+    (x, y), (xv, yv) = (
+        (prep[0](a).to(how.device, torch.float32), prep[1](b).to(how.device, torch.float32))
+        for a, b in (rows, held)
+    )
+    recipe = how.recipe
     if recipe.negatives == "auto":
         recipe = replace(recipe, negatives=kind.negatives if kind is not None else "shifts")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(critic, nn.Module):
-            net = own_critic(critic, shape_x, shape_y)
+            net_: nn.Module = own_critic(critic, shape_x, shape_y)
         else:
-            assert kind is not None and kind.build is not None  # a row of CRITICS has build or fit
-            net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)
-        model = Model(net, shape_x, bound).to(device)
-        history = train(model, bound, prepared[0], prepared[1], recipe, seed, progress)
-        calibrate(model, prepared[0], prepared[1])
-    name = kind.name if kind is not None else type(critic).__name__
-    return Candidate(
-        name, prep[0], prep[1], model.eval(), history, time.perf_counter() - start, shape_x, shape_y
-    )
+            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or base
+            net_ = kind.build(math.prod(shape_x), math.prod(shape_y), how.hidden)
+        model = Model(net_, tuple(x.shape[1:]), bound).to(how.device)
+        history = train(model, bound, (x, y), (xv, yv), recipe, seed, progress)
+        calibrate(model, (x, y), (xv, yv))
+    return done(model, prep, history)
 
 
 def own_critic(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
@@ -203,10 +250,10 @@ def hold_out(
     a, b = critic.encode(x, y)
     g, u = critic.positives(a, b)
     marginal, baseline = model.marginal(y), model.a(x)
-    generator = torch.Generator().manual_seed(seed)
-    m = n - 1 if n * (n - 1) <= pairs else max(32, pairs // n)
+    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(MIN_SHIFTS, pairs // n))
     while True:
-        columns = shifts(n, m, generator).to(x.device)
+        # the same generator each time: more shifts are added to those before, so the first ones do not depend on the scores
+        columns = shifts(n, m, torch.Generator().manual_seed(seed)).to(x.device)
         table = _table(critic, a, b, columns)
         ratio, ratio_neg = g, table  # g as a log density ratio
         if marginal is not None:
@@ -228,66 +275,87 @@ def hold_out(
 def compete(
     names: Sequence[str | nn.Module],
     bound: Bound,
-    data: tuple[Tensor, Tensor],
+    data: Rows,
     parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    how: How,
     *,
-    recipe: Recipe,
-    hidden: Sequence[int],
-    preprocess: str,
-    pairs: int,
     seed: int,
-    device: str = "cpu",
     groups: np.ndarray | None = None,
     progress: str | None = None,
 ) -> Fold:
     """Fit every name on the first part of the rows, choose on the second, report on the third.
 
-    The names stand in order of complexity, and a later one replaces the best so far only where its FLO bound on the
-    second part's rows is higher by more than one standard error of the paired difference.
+    The names stand in order of complexity, and a later one replaces the best so far only where its FLO bound on the second
+    part's rows is higher by more than one standard error of the paired difference. A closed form that was chosen is fitted
+    again to both parts, and a residual critic starts from there.
     """
     (x, y), (training, validation, held) = data, parts
 
-    def rows(part: np.ndarray) -> tuple[Tensor, Tensor]:
-        return x[part], y[part]
-
-    def measure(candidate: Candidate, part: np.ndarray, budget: int) -> HeldOut:
+    def measure(candidate: Candidate, part: np.ndarray, pairs: int) -> HeldOut:
         labels = None if groups is None else groups[part]
-        return hold_out(candidate, bound, *rows(part), pairs=budget, seed=seed, groups=labels)
+        return hold_out(candidate, bound, x[part], y[part], pairs=pairs, seed=seed, groups=labels)
 
-    winner: Candidate | None = None
-    best = np.empty(0)
-    fitted: list[Candidate] = []
-    for name in names:
-        label = progress and f"{progress}, {name if isinstance(name, str) else type(name).__name__}"
-        candidate = fit(
-            name, bound, rows(training), rows(validation), recipe=recipe, hidden=hidden, preprocess=preprocess,
-            seed=seed_of(seed, str(name) if isinstance(name, str) else "own"), device=device, progress=label,
+    def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
+        text = name if isinstance(name, str) else "own"
+        label = None if progress is None else f"{progress}, {text}"
+        return fit(
+            name, bound, (x[rows], y[rows]), (x[validation], y[validation]), how, seed=seed_of(seed, text), base=base,
+            progress=label,
         )  # fmt: skip
+
+    based = [name for name in names if isinstance(name, str) and CRITICS[name].base is not None]
+    fitted: list[Candidate] = []
+    winner: Candidate | None = None
+    base: Candidate | None = None
+    best = np.empty(0)
+    for name in names:
+        if name in based:
+            continue
+        candidate = make(name, training)
         fitted.append(candidate)
-        judged = measure(candidate, validation, CALIBRATION_PAIRS)
-        value = judged.referee.pos + 1 - np.exp(judged.referee.neg).mean(1)
+        judged = measure(candidate, validation, CALIBRATION_PAIRS).referee
+        value = judged.pos + 1 - np.exp(judged.neg).mean(1)
         gain = value - best if winner is not None else value
         if winner is None or (gain.mean() > gain.std() / math.sqrt(len(gain)) and np.isfinite(value).all()):
-            winner, best, calibration = candidate, value, judged.score
-        if candidate.history is not None and candidate.history.interrupted:
+            winner, best = candidate, value
+        if candidate.interrupted:
             break
+    if winner is not None and winner.name in CRITICS and CRITICS[winner.name].fit is not None:
+        base = make(winner.name, np.concatenate([training, validation]))
+        fitted[[c.name for c in fitted].index(winner.name)] = winner = base
+    for name in based if not any(c.interrupted for c in fitted) else ():
+        start = base.model.critic if base is not None else None
+        candidate = make(name, training, start)
+        fitted.append(candidate)
+        assert candidate.gain is not None  # fit gives every candidate with a base its gain
+        if winner is None or candidate.gain.validation > candidate.gain.stderr:
+            winner = candidate
     assert winner is not None
-    reports = {candidate.name: measure(candidate, held, pairs) for candidate in fitted}
-    history = [
-        {"critic": c.name, **dataclasses.asdict(c.history)}
-        for c in fitted
-        if c.history is not None and c.history.step
-    ]
+    reports = {candidate.name: measure(candidate, held, how.pairs) for candidate in fitted}
     return Fold(
-        held,
-        winner,
-        reports[winner.name],
-        calibration,
-        {name: summarise([r.referee]) for name, r in reports.items()},
-        {c.name: c.seconds for c in fitted},
-        history,
-        any(c.history is not None and c.history.interrupted for c in fitted),
+        index=held,
+        winner=winner,
+        base=base,
+        held=reports[winner.name],
+        base_held=reports[base.name] if base is not None else None,
+        calibration=measure(winner, validation, CALIBRATION_PAIRS).score,
+        training_value=_training_value(winner, x[training], y[training], seed),
+        summaries={name: summarise([r.referee]) for name, r in reports.items()},
+        seconds={c.name: c.seconds for c in fitted},
+        history=[
+            {"critic": c.name, **dataclasses.asdict(c.history)}
+            for c in fitted
+            if c.history and c.history.step
+        ],
+        interrupted=any(c.interrupted for c in fitted),
     )
+
+
+def _training_value(candidate: Candidate, x: Tensor, y: Tensor, seed: int) -> float:
+    """Donsker-Varadhan value of the PMI score on rows that it was trained on, at most 1,500."""
+    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:1500]
+    positive, negative = candidate.scores(x[some], y[some], shifts(len(some), len(some) - 1))
+    return float(positive.mean() - torch.logsumexp(negative.flatten(), 0)) + math.log(negative.numel())
 
 
 def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:

@@ -233,9 +233,10 @@ def calibrate(scores: PairScores, units: int, *, alpha: float = 0.05) -> Setting
     promise = _promise(scores.thin(MAX_CALIBRATION_NEGATIVES), units, float(np.log(1.0 / alpha)))
     best = promise(1.0, 2.0, 2.0)
     for name, values in 2 * (("high", CLIPS_HIGH), ("scale", SCALES), ("low", CLIPS_LOW)):
-        at = {"scale": best.scale, "low": best.low, "high": best.high}
+        at = {"scale": best.scale, "low": best.low, "high": best.high}  # in the order of the arguments
         best = max(
-            [best, *(promise(**{**at, name: value}) for value in values)], key=lambda found: found.expected
+            [best, *(promise(*{**at, name: value}.values()) for value in values)],
+            key=lambda found: found.expected,
         )
     return best
 

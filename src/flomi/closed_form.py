@@ -25,6 +25,7 @@ from flomi.preprocess import RankNormal
 __all__ = ["EllipticalCritic", "InSample", "NullCritic"]
 
 _FOLDS = 5  # of the cross-validated canonical correlations
+_SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
 _TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
 _NU = (0.5, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
 _SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
@@ -119,14 +120,17 @@ class EllipticalCritic(nn.Module):
         self.register_buffer("nu", nu)  # [], infinite for Gaussian
         self.register_buffer("center_x", center_x)
         self.register_buffer("center_y", center_y)
-        self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x; gives the canonical variates
+        self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x: the canonical variates
         self.register_buffer("weight_y", weight_y)  # [dim_y, q]
         self.register_buffer("corr", corr)  # [min(p, q)]
 
     @classmethod
-    def fit(cls, x: Tensor, y: Tensor, tails: Literal["gaussian", "student"] = "gaussian") -> EllipticalCritic:
+    def fit(
+        cls, x: Tensor, y: Tensor, tails: Literal["gaussian", "student"] = "gaussian"
+    ) -> EllipticalCritic:
         if len(x) != len(y) or len(x) < 10:
-            raise ValueError(f"x and y must have the same number of rows, at least 10; found {len(x)} and {len(y)}")
+            found = f"{len(x)} and {len(y)}"
+            raise ValueError(f"x and y must have the same number of rows, at least 10; found {found}")
         if tails not in ("gaussian", "student"):
             raise ValueError(f"tails must be 'gaussian' or 'student', found {tails!r}")
         dim, dtype = x.shape[1], x.dtype
@@ -145,7 +149,7 @@ class EllipticalCritic(nn.Module):
             weight_y=weight_y.to(dtype),
             corr=corr.to(dtype),
         )
-        critic.in_sample = _in_sample(dispersion, nu, dim, critic(x, y).double())
+        critic.in_sample = _in_sample(dispersion, nu, dim, corr, critic(x, y).double())
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +183,8 @@ class EllipticalCritic(nn.Module):
             return c + h
         nu, p, q = self.nu, self.weight_x.shape[1], self.weight_y.shape[1]
         qx, qy = a[..., 1], b[..., 1]
-        k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2) - torch.lgamma((nu + p) / 2) - torch.lgamma((nu + q) / 2)
+        k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2)
+        k = k - torch.lgamma((nu + p) / 2) - torch.lgamma((nu + q) / 2)
         g = (nu + p) / 2 * torch.log1p(qx / nu) + (nu + q) / 2 * torch.log1p(qy / nu)
         return c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
 
@@ -194,7 +199,7 @@ def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor,
     for _ in range(100 if math.isfinite(nu) else 0):
         weights = (nu + d) / (nu + _whitened(t0, s)[0].square().sum(1))
         old, s = s, _correlation((t0 * weights[:, None]).T @ t0)
-        if (s - old).abs().max() < 1e-6:
+        if (s - old).abs().max() < 1e-5:
             break
     return t, center, s, weights
 
@@ -216,7 +221,7 @@ def _log_likelihood(t: Tensor, s: Tensor, nu: float) -> float:
         k = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - 0.5 * d * math.log(nu * math.pi)
         return k - (nu + d) / 2 * torch.log1p(q / nu)
 
-    own = radial(t.square(), 1).sum(1).mean() * (len(values) / t.shape[1])  # as many columns as there are directions
+    own = radial(t.square(), 1).mean() * len(values)  # as many columns as there are directions
     return float(radial(white.square().sum(1), len(values)).mean() - values.log().sum() / 2 - own)
 
 
@@ -242,7 +247,10 @@ def _search_nu(z: Tensor) -> float:
     """The nu of largest likelihood; infinite unless a finite one gains BIC's 1/2 log n over all rows looked at."""
     from scipy.optimize import minimize_scalar
 
-    rows = z[:: max(1, math.ceil(z.numel() / _SEARCH))]
+    n, d = z.shape
+    if n < 5 * d:  # too few rows to tell tails from directions that the fit has used up
+        return math.inf
+    rows = z[:: max(1, n // max(5 * d, _SEARCH // d))]
     s: Tensor | None = None
 
     def height(log_nu: float) -> float:
@@ -255,21 +263,23 @@ def _search_nu(z: Tensor) -> float:
     gaussian = height(math.inf)
     if height(high) <= gaussian:  # the likelihood falls as soon as 1 / nu leaves 0
         return math.inf
-    best = minimize_scalar(lambda v: -height(v), bounds=(low, high), method="bounded", options={"xatol": 0.005})
+    best = minimize_scalar(
+        lambda v: -height(v), bounds=(low, high), method="bounded", options={"xatol": 0.005}
+    )
     return math.exp(best.x) if -best.fun > gaussian + 0.5 * math.log(len(rows)) else math.inf
 
 
 def _fold_moments(z: Tensor, w: Tensor) -> Tensor:
     """Weighted second moments of each fold of interleaved rows, [folds, d, d]."""
-    n = len(z)
-    return torch.stack([(z[f::_FOLDS] * w[f::_FOLDS, None]).T @ z[f::_FOLDS] * (_FOLDS / n) for f in range(_FOLDS)])
+    folds = [(z[f::_FOLDS], w[f::_FOLDS, None]) for f in range(_FOLDS)]
+    return torch.stack([(v * u).T @ v * (_FOLDS / len(z)) for v, u in folds])
 
 
-def _directions(cov: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _directions(cov: Tensor, dim: int, shrink: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical directions of both blocks and the canonical correlations, from one covariance matrix."""
 
     def root(c: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(c)
+        values, vectors = torch.linalg.eigh((1 - shrink) * c + shrink * c.diagonal().diag())
         keep = values > _TINY * values[-1].clamp(min=1e-300)
         scaled: Tensor = vectors[:, keep] / values[keep].sqrt()
         return scaled
@@ -280,19 +290,25 @@ def _directions(cov: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _canonical(moments: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Directions from all rows; their scales and correlations as the left-out folds see those of the other folds."""
-    wx, wy, r = _directions(moments.mean(0), dim)
+    """Canonical directions, scaled, and correlations, as left-out folds see those of the other folds; best shrinkage."""
+    found = [_cross_validated(moments, dim, shrink) for shrink in _SHRINK]
+    return max(found, key=lambda f: -float(torch.log1p(-f[2].square()).sum()))
+
+
+def _cross_validated(moments: Tensor, dim: int, shrink: float) -> tuple[Tensor, Tensor, Tensor]:
+    wx, wy, r = _directions(moments.mean(0), dim, shrink)
     sx, sy, c = torch.zeros(wx.shape[1]).to(r), torch.zeros(wy.shape[1]).to(r), torch.zeros_like(r)
-    for f in range(len(moments)):
-        rest = (moments.sum(0) - moments[f]) / (len(moments) - 1)
-        ax, ay, rf = _directions(rest, dim)
-        left = moments[f] / len(moments)
-        sx[: ax.shape[1]] += (ax * (left[:dim, :dim] @ ax)).sum(0)[: len(sx)]
-        sy[: ay.shape[1]] += (ay * (left[dim:, dim:] @ ay)).sum(0)[: len(sy)]
-        m = min(len(rf), len(c))
-        c[:m] += (ax[:, :m] * (left[:dim, dim:] @ ay[:, :m])).sum(0)
-    r = c / (sx[: len(c)] * sy[: len(c)]).sqrt()
-    return wx / sx.sqrt(), wy / sy.sqrt(), _decreasing(r)
+    for left in moments / len(moments):
+        ax, ay, rf = _directions(moments.mean(0) - left, dim, shrink)
+        p, q, m = (min(len(a), b) for a, b in ((sx, ax.shape[1]), (sy, ay.shape[1]), (r, len(rf))))
+        sx[:p] += (ax * (left[:dim, :dim] @ ax)).sum(0)[:p]
+        sy[:q] += (ay * (left[dim:, dim:] @ ay)).sum(0)[:q]
+        c[:m] += (ax[:, :m] * (left[:dim, dim:] @ ay[:, :m])).sum(0)[:m]
+    # ax whitens 4/5 of the moments and left is 1/5 of them: four times a mean over the folds' own rows
+    sx, sy, c = (v * (len(moments) - 1) / len(moments) for v in (sx, sy, c))
+    sx, sy = (torch.where(v > 0, v, 1.0) for v in (sx, sy))  # directions that no fold has
+    r = _decreasing(c / (sx[: len(c)] * sy[: len(c)]).sqrt())
+    return wx / sx.sqrt(), wy / sy.sqrt(), r.clamp(0, 1 - 1e-12)
 
 
 def _decreasing(r: Tensor) -> Tensor:
@@ -307,7 +323,7 @@ def _decreasing(r: Tensor) -> Tensor:
     return torch.tensor([v for v, k in blocks for _ in range(k)], dtype=r.dtype)
 
 
-def _in_sample(s: Tensor, nu: float, dim: int, pmi: Tensor) -> InSample:
+def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InSample:
     wx, wy, r = _directions(s, dim)
     n, p, q = len(pmi), wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
@@ -315,15 +331,19 @@ def _in_sample(s: Tensor, nu: float, dim: int, pmi: Tensor) -> InSample:
     share = 1.0 if math.isinf(nu) else (nu + p + q) / (nu + p + q + 2)
     dof = share * n - 1
     if dof <= p + q:
-        return InSample(float(pmi.mean()), math.inf, 0.0, p * q, f"{name}, cross-validated: too few rows for its formula")
+        mi = -0.5 * float(torch.log1p(-corr.square()).sum())
+        return InSample(
+            mi, p * q / n / 2, 0.0, p * q, f"{name}, cross-validated: too few rows for its formula"
+        )
     bias, variance = _wishart(p, q, dof)
     loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
     plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
-    linear = max(float(pmi.var()), float(r.square().sum()) - p * q / dof)  # Var[PMI], which is sum r^2 for Gaussian data
-    stderr = math.sqrt(linear / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
-    return InSample(plug_in - bias, stderr, bias, p * q + math.isfinite(nu), f"{name}, in sample with small-sample correction")
+    spread = max(float(pmi.var()), float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
+    stderr = math.sqrt(spread / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
+    method = f"{name}, in sample with small-sample correction"
+    return InSample(plug_in - bias, stderr, bias, p * q + math.isfinite(nu), method)
 
 
 def _wishart(p: int, q: int, dof: float) -> tuple[float, float]:
@@ -338,11 +358,15 @@ def _rank_loss(s: Tensor, dim: int, n: int) -> float:
     """What normal scores take off, to first order: each correlation is low by 0.3 log(n / (1 - r^2)) r sqrt(1 - r^2) / n."""
     r2 = s.square().clamp(max=1 - 1e-12)
     low = 0.3 * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n
-    low = torch.where(r2 * n > 4 * math.log(len(s)), low, 0.0)  # of as many correlations, noise stays below this
+    # correlations below what noise alone would reach in a matrix of this size count as 0
+    low = torch.where(r2 * n > 4 * math.log(len(s)), low, 0.0)
     low = low - low.diagonal().diag()
 
     def slope(block: slice) -> float:
-        return float((torch.linalg.pinv(s[block, block], hermitian=True) * low[block, block]).sum())
+        inverse = torch.linalg.pinv(s[block, block], hermitian=True)
+        return (
+            float((inverse * low[block, block]).sum()) * max(n - len(inverse) - 2, 0) / n
+        )  # unbiased inverse
 
     every, first, second = slice(None), slice(None, dim), slice(dim, None)
     return 0.5 * (slope(first) + slope(second) - slope(every))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -396,7 +397,8 @@ class ConditionalGaussian(nn.Module):
 
 @dataclass(frozen=True)
 class CriticKind:
-    """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), or a closed form to `fit` to rows (x, y).
+    """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), a closed form to `fit` to rows (x, y), or an
+    ensemble of networks on top of a `base`, itself a closed form or learned.
 
     `negatives` is the scheme that training can afford.
     """
@@ -405,6 +407,7 @@ class CriticKind:
     about: str
     build: Callable[[int, int, Sequence[int]], nn.Module] | None = None
     fit: Callable[[Tensor, Tensor], nn.Module] | None = None
+    base: Literal["closed form", "learned"] | None = None
     negatives: str = "shifts"
 
 
@@ -425,7 +428,9 @@ _KINDS = (
         "density", "log q(y|x), a mixture of Gaussians, for CLUB, L1Out and DoE",
         partial(ConditionalGaussian, components=4), negatives="all",
     ),
-    CriticKind("null", "g = u = 0: x and y independent", fit=lambda x, y: NullCritic()),
+    CriticKind("residual", "small networks on top of the best closed form", base="closed form"),
+    CriticKind("network", "the same on top of a quadratic layer; every weight starts at random", base="learned"),
+    CriticKind("null", "g = u = 0: x and y independent", fit=NullCritic.fit),
     CriticKind("gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit),
     CriticKind(
         "student", "Student copula: the Gaussian's with tail dependence",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 import flomi
 from flomi import bounds, candidates, inference
 from flomi.bounds import Bound
-from flomi.candidates import Fold
+from flomi.candidates import Fold, How
 from flomi.critics import CRITICS
 from flomi.data import Pairs
+from flomi.ensemble import EnsembleRecipe
 from flomi.result import MIEstimate
 from flomi.scores import NEGATIVES
 from flomi.training import Recipe
@@ -29,23 +31,36 @@ if TYPE_CHECKING:
 
 __all__ = ["EFFORTS", "Effort", "Plan", "assemble", "cross_fit"]
 
-VALIDATION = 0.15  # of the rows outside the fold
+VALIDATION = 0.2  # of the rows outside the fold
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What a word buys: folds, the networks' width, their recipe, and the pairs of a fold that are evaluated."""
+    """What a word buys: folds, the pairs of rows that are evaluated, and how networks are trained."""
 
     folds: int
-    hidden: tuple[int, ...]
-    recipe: Recipe
     pairs: int
+    ensemble: EnsembleRecipe
+    recipe: Recipe
+    hidden: tuple[int, ...]
 
 
 EFFORTS = {
-    "fast": Effort(2, (64,), Recipe(steps=600, negatives="auto", patience=6), 2_000_000),
-    "standard": Effort(5, (64, 64), Recipe(steps=1500, negatives="auto"), 5_000_000),
-    "thorough": Effort(10, (128, 128), Recipe(steps=6000, negatives="auto", patience=24, m=16), 20_000_000),
+    "fast": Effort(
+        5,
+        2_000_000,
+        EnsembleRecipe(members=1, steps=200),
+        Recipe(steps=600, patience=6, negatives="auto"),
+        (64,),
+    ),
+    "standard": Effort(5, 20_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
+    "thorough": Effort(
+        10,
+        100_000_000,
+        EnsembleRecipe(members=8, steps=800),
+        Recipe(steps=6000, patience=24, m=16, negatives="auto"),
+        (128, 128),
+    ),
 }
 
 
@@ -56,12 +71,8 @@ class Plan:
     critic: str | nn.Module
     bound: Bound
     n_folds: int
-    hidden: tuple[int, ...]
-    recipe: Recipe
-    pairs: int
-    preprocess: str
+    how: How
     seed: int
-    device: str
     n_jobs: int
     progress: bool
     config: dict[str, Any]
@@ -90,7 +101,9 @@ class Plan:
         _check_device(options.device)
         hidden = options.hidden if options.hidden is not None else effort.hidden
         if not all(isinstance(width, int) and width > 0 for width in hidden):
-            raise ValueError(f"hidden must hold the widths of layers, whole numbers above 0; found {hidden!r}")
+            raise ValueError(
+                f"hidden must hold the widths of layers, whole numbers above 0; found {hidden!r}"
+            )
         named: dict[str, Any] = {"m": options.n_negatives}
         named.update(
             {
@@ -114,10 +127,13 @@ class Plan:
             },
             "threads": torch.get_num_threads(),
         }
-        return cls(
-            critic, bound, config["n_folds"], tuple(config["hidden"]), recipe, options.eval_pairs or effort.pairs,
-            options.preprocess, options.seed, options.device, options.n_jobs, options.progress, config,
+        how = How(
+            recipe, effort.ensemble, tuple(config["hidden"]), options.preprocess,
+            (options.eval_pairs or effort.pairs) // config["n_folds"], options.device,
         )  # fmt: skip
+        return cls(
+            critic, bound, config["n_folds"], how, options.seed, options.n_jobs, options.progress, config
+        )
 
 
 def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -158,9 +174,8 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
 
     def job(k: int) -> Callable[[], Fold]:
         return partial(
-            candidates.compete, names, plan.bound, (x, y), parts[k], recipe=plan.recipe, hidden=plan.hidden,
-            preprocess=plan.preprocess, pairs=plan.pairs // plan.n_folds, seed=candidates.seed_of(plan.seed, k),
-            device=plan.device, groups=data.groups,
+            candidates.compete, names, plan.bound, (x, y), parts[k], plan.how,
+            seed=candidates.seed_of(plan.seed, k), groups=data.groups,
             progress=f"fold {k + 1} of {len(parts)}" if plan.progress and plan.n_jobs == 1 else None,
         )  # fmt: skip
 
@@ -222,9 +237,9 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
 
     critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
-    mi, stderr, method = _point(critic, folds, total, x, y)
-    per_fold = [_recalibrated(fold.held.referee) for fold in folds]
-    interval = inference.interval(mi, stderr, folds=per_fold)
+    point = _point(folds, total, x, y)
+    mi, method = point.mi, point.method
+    interval = inference.interval(mi, point.stderr, folds=point.folds, deficit_stderr=point.deficit)
     certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
     entries = _entries(folds)
     history = [{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history]
@@ -246,8 +261,8 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             lower_bound=certificate.value,
             ess=total.ess,
             ceiling=plan.bound.cap(int(folds[0].held.score.shifts.size)) if plan.bound.cap else None,
-            fold_values=tuple(per_fold),
-            fold_stderrs=tuple(stderr * np.sqrt(n / fold.index.size) for fold in folds),
+            fold_values=total.fold_bounds,
+            fold_stderrs=total.fold_stderrs,
             gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
             gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
             rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
@@ -268,25 +283,61 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     )  # fmt: skip
 
 
-def _point(
-    critic: str, folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor
-) -> tuple[float, float, str]:
-    """The point estimate, what sampling alone makes of its standard error, and how it was made."""
-    fit = CRITICS[critic].fit if critic in CRITICS else None
-    if fit is not None:
-        model: Any = fit(x, y)
-        return model.in_sample.mi, model.in_sample.stderr, model.in_sample.method
-    weights = [fold.index.size for fold in folds]
-    mi = float(np.average([_recalibrated(fold.held.referee) for fold in folds], weights=weights))
-    return (
-        mi,
-        total.plug_in_stderr,
-        "mean of -u on held-out rows, recalibrated by the held-out normaliser: E[-u] - log A",
-    )
+@dataclass(frozen=True)
+class _Point:
+    """The point estimate; what sampling and the critic's deficit add to its error; the folds' parts that should agree."""
+
+    mi: float
+    stderr: float
+    deficit: float
+    folds: tuple[float, ...] | None
+    method: str
+
+
+def _point(folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) -> _Point:
+    """The best point estimate that the folds allow.
+
+    A fitted critic reads too high on rows it was trained on, and too low on others, by p/2n each for a regular model with p
+    parameters; so the middle of the two is unbiased to first order. For a closed form, its own formula with the exact
+    correction is better still, and a network on top of it adds the middle of what it gained. The formula is meant for
+    continuous columns; where values repeat, the middle serves there too.
+    """
+    weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
+    forms = Counter(fold.base.name for fold in folds if fold.base is not None)
+    if sum(forms.values()) == len(folds) and _continuous(x) and _continuous(y):
+        named = forms.most_common(1)[0][0]
+        form: Any = CRITICS["gaussian" if named == "null" and len(forms) > 1 else named].fit(x, y)  # type: ignore[misc]
+        training = np.array([0.0 if f.winner.gain is None else f.winner.gain.training for f in folds])
+        held = np.array([_held_gain(fold) for fold in folds])
+        gains, method = (training + held) / 2, str(form.in_sample.method)
+        if not training.any():
+            return _Point(form.in_sample.mi, form.in_sample.stderr, 0.0, None, method)
+        deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)  # uniform between the two
+        method += "; plus the middle of what the networks gained on training and on held-out rows"
+        mi = form.in_sample.mi + float(weights @ gains)
+        return _Point(mi, total.plug_in_stderr, deficit, tuple(gains), method)
+    held = np.array([_recalibrated(fold.held.score) for fold in folds])
+    training = np.array([fold.training_value for fold in folds])
+    middle = (training + held) / 2
+    deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)
+    method = "middle of the Donsker-Varadhan values on training and on held-out rows"
+    return _Point(float(weights @ middle), total.plug_in_stderr, deficit, tuple(middle), method)
+
+
+def _held_gain(fold: Fold) -> float:
+    """What the network added to the closed form it stands on, on held-out rows."""
+    if fold.winner.gain is None or fold.base_held is None:
+        return 0.0
+    return _recalibrated(fold.held.score) - _recalibrated(fold.base_held.score)
+
+
+def _continuous(v: Tensor) -> bool:
+    """Whether in no column half of the values or more repeat another one."""
+    return all(len(column.unique()) > len(column) / 2 for column in v.T)
 
 
 def _recalibrated(p: inference.PairScores) -> float:
-    """E[-u] - log A, A = E[e^{log t - u}]: the FLO bound at the best constant shift of u."""
+    """Donsker-Varadhan value E[p] - log E_m[e^p]: the FLO bound of p at its best constant shift."""
     top = float(p.neg.max())
     return float(p.pos.mean() - top - np.log(np.exp(p.neg - top).mean()))
 

@@ -58,8 +58,9 @@ class MIEstimator:
     returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh). bound: a name in
     `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to maximise. effort: "fast", "standard"
     or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000 rows on two cores; the options from
-    `n_folds` on replace what it sets. preprocess: "rank" (normal scores of the ranks, then whitened), "standardize" or
-    "none". missing="drop" leaves out rows with a missing or infinite value and says so. n_jobs runs folds in parallel processes. progress shows a bar with the held-out bound.
+    `n_folds` on replace what it sets, those from `hidden` on for networks trained by the bound itself. preprocess, for
+    these too: "rank" (normal scores of the ranks, then whitened), "standardize" or "none". missing="drop" leaves out rows
+    with a missing or infinite value and says so. n_jobs runs folds in parallel processes. progress shows a bar.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and
     thread count gives the same bits. Raises ValueError or TypeError in `fit` for options and data that can't be used.
@@ -85,6 +86,7 @@ class MIEstimator:
         n_jobs: int = 1,
         progress: bool = False,
         n_folds: int | None = None,
+        eval_pairs: int | None = None,
         hidden: Sequence[int] | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
@@ -93,7 +95,6 @@ class MIEstimator:
         negatives: str | None = None,
         n_negatives: int | None = None,
         patience: int | None = None,
-        eval_pairs: int | None = None,
     ) -> None:
         self.critic = critic
         self.bound = bound
@@ -106,6 +107,7 @@ class MIEstimator:
         self.n_jobs = n_jobs
         self.progress = progress
         self.n_folds = n_folds
+        self.eval_pairs = eval_pairs
         self.hidden = hidden
         self.steps = steps
         self.batch_size = batch_size
@@ -114,7 +116,6 @@ class MIEstimator:
         self.negatives = negatives
         self.n_negatives = n_negatives
         self.patience = patience
-        self.eval_pairs = eval_pairs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The options, as scikit-learn's `clone` and searches read them."""
@@ -140,7 +141,9 @@ class MIEstimator:
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
         if len(x) > result.n:  # rows left out for missing values keep their places, as NaN
             result = dataclasses.replace(
-                result, pmi=_spread(result.pmi, data.rows, len(x)), projection=_spread(result.projection, data.rows, len(x))
+                result,
+                pmi=_spread(result.pmi, data.rows, len(x)),
+                projection=_spread(result.projection, data.rows, len(x)),
             )
         self.result_ = result.to(self.units)
         return self

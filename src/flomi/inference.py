@@ -254,7 +254,7 @@ def interval(
         >>> (round(i.stderr, 3), round(i.low, 3), round(i.high, 3))
         (0.05, 0.902, 1.098)
     """
-    from scipy.stats import t
+    from scipy.special import ndtri, stdtrit
 
     if sampling < 0 or deficit_stderr < 0:
         raise ValueError(f"standard errors must not be negative, found {sampling} and {deficit_stderr}")
@@ -274,5 +274,6 @@ def interval(
         slack += parts["seeds"] ** 4 / (len(seeds) - 1)
     variance = float(sum(value**2 for value in parts.values()))
     stderr = float(np.sqrt(variance))
-    quantile = float(t.ppf(0.5 + level / 2, variance**2 / slack if slack > 0 else np.inf))
+    dof = variance**2 / slack if slack > 0 else np.inf
+    quantile = float(stdtrit(dof, 0.5 + level / 2) if np.isfinite(dof) else ndtri(0.5 + level / 2))
     return Interval(stderr, mi - quantile * stderr, mi + quantile * stderr, parts)

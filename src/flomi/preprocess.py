@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["RankNormal", "Standardize", "Whiten"]
 
-_TAIL = 0.5  # normal scores between the outermost training value and its limit, and the value that sets the unit
+_TAIL = 0.5  # normal scores: from the outermost training value out to the limit, and in to what sets the unit
 
 
 class Standardize(nn.Module):
@@ -94,7 +94,9 @@ class RankNormal(nn.Module):
         distinct = (ordered[:, 1:] > ordered[:, :-1]).sum(-1) + 1
         if n > max_knots:  # positions evenly spaced in score: dense in the tails
             end = -torch.special.ndtri(torch.tensor(0.5 / n, dtype=torch.float64))
-            keep = (n * torch.special.ndtr(end * torch.linspace(-1, 1, max_knots, dtype=end.dtype)) - 0.5).round()
+            keep = (
+                n * torch.special.ndtr(end * torch.linspace(-1, 1, max_knots, dtype=end.dtype)) - 0.5
+            ).round()
             keep = keep.long().unique().to(x.device)
             ordered, scores = ordered[:, keep], scores[:, keep]
         span = ordered[:, -1] - ordered[:, 0]

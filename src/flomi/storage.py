@@ -23,6 +23,7 @@ from flomi.candidates import Candidate, own_critic
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.critics import CRITICS
 from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.residual import Inputs, QuadraticNetwork, ResidualCritic
 from flomi.result import MIEstimate
 from flomi.training import Model
 
@@ -48,7 +49,7 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     tensors = {"pmi": torch.from_numpy(result.pmi), "projection": torch.from_numpy(result.projection)}
     folds = []
     for k, candidate in enumerate(estimator.critics_):
-        folds.append({"critic": candidate.name, "shape_x": candidate.shape_x, "shape_y": candidate.shape_y})
+        folds.append(_description(candidate))
         for part in ("prep_x", "prep_y", "model"):
             state = getattr(candidate, part).state_dict()
             tensors.update({f"{k}.{part}.{name}": value.contiguous() for name, value in state.items()})
@@ -70,6 +71,20 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return path
+
+
+def _description(candidate: Candidate) -> dict[str, Any]:
+    """What it takes to build a module of the same shapes."""
+    known: dict[str, Any] = {
+        "critic": candidate.name,
+        "shape_x": candidate.shape_x,
+        "shape_y": candidate.shape_y,
+    }
+    critic = candidate.model.critic
+    if isinstance(critic, ResidualCritic):
+        bases = {NullCritic: "null", EllipticalCritic: "student", QuadraticNetwork: "network"}
+        known.update(base=bases[type(critic.base)], sizes=critic.sizes)
+    return known
 
 
 def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: Any) -> MIEstimator:
@@ -144,16 +159,15 @@ def _candidate(
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
     state = _under(tensors, "model.")
-    if name == "null":
-        model = Model(NullCritic(), (), None)
-    elif name in CRITICS and CRITICS[name].fit is not None:
-        model = Model(_elliptical(_under(state, "critic.")), (), None)
+    if name in CRITICS and CRITICS[name].build is None:
+        model = Model(_ready(name, fold, _under(state, "critic.")), (), None)
+        model.load_state_dict(state)
     else:
         if own is not None and name not in CRITICS:
             net = own_critic(own, shape_x, shape_y)
         else:
             build = CRITICS[name].build
-            assert build is not None  # a row of CRITICS has build or fit
+            assert build is not None  # checked above
             net = build(math.prod(shape_x), math.prod(shape_y), hidden)
         model = Model(net, shape_x, bound)
         model.load_state_dict(state)
@@ -161,10 +175,27 @@ def _candidate(
     return Candidate(name, prep_x, prep_y, model.eval(), None, 0.0, shape_x, shape_y)
 
 
-def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
-    buffers: dict[str, Any] = {name: value for name, value in state.items() if "." not in name}
-    ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")
-    return EllipticalCritic(*ranks, **buffers)
+def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
+    """A critic that does its own preprocessing, of the right shapes; the weights of networks are filled in afterwards."""
+    if name == "null":
+        return NullCritic()
+    if CRITICS[name].fit is not None:
+        buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
+        ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")
+        return EllipticalCritic(*ranks, **buffers)
+    inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
+    base_state = _under(state, "base.")
+    if fold["base"] == "network":
+        sides = [_inputs(_under(base_state, f"inputs_{side}.")) for side in "xy"]
+        base: nn.Module = QuadraticNetwork(sides[0], sides[1])
+    else:
+        base = _ready(fold["base"], fold, base_state)
+    sizes = {key: int(fold["sizes"][key]) for key in ("members", "width", "depth", "features")}
+    return ResidualCritic(base, inputs[0], inputs[1], **sizes)
+
+
+def _inputs(state: dict[str, Tensor]) -> Inputs:
+    return Inputs(RankNormal(**_under(state, "ranks.")), state["center"], state["weight"])
 
 
 def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:

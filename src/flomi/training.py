@@ -64,12 +64,13 @@ class History:
 class Model(nn.Module):
     """Critic, baseline and drift on preprocessed rows: what a fold trains, evaluates and saves.
 
-    With `bound=None` nothing is trained: a critic in closed form, whose g is the PMI.
+    With `bound=None` g is the PMI and the critic does its own preprocessing: a closed form, or a network on top of one.
     """
 
     def __init__(self, critic: nn.Module, shape_x: tuple[int, ...], bound: Bound | None) -> None:
         super().__init__()
         self.critic = critic
+        self.exact = bound is None  # takes rows as they are, in float64
         self.is_density = hasattr(critic, "marginal")
         self.owns_baseline = getattr(critic, "has_baseline", False)
         dim_x = math.prod(shape_x)
