@@ -353,8 +353,9 @@ def compete(
 
 def _training_value(candidate: Candidate, x: Tensor, y: Tensor, seed: int) -> float:
     """Donsker-Varadhan value of the PMI score on rows that it was trained on, at most 1,500."""
-    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:1500]
-    positive, negative = candidate.scores(x[some], y[some], shifts(len(some), len(some) - 1))
+    generator = torch.Generator().manual_seed(seed)
+    some = torch.randperm(len(x), generator=generator)[:1500]
+    positive, negative = candidate.scores(x[some], y[some], shifts(len(some), len(some) - 1, generator))
     return float(positive.mean() - torch.logsumexp(negative.flatten(), 0)) + math.log(negative.numel())
 
 

@@ -31,14 +31,14 @@ SHIFT = 2000  # rows that fix the constant c
 
 @dataclass(frozen=True)
 class EnsembleRecipe:
-    """How residual critics are trained; `prior` is rate x decay x n per column of the wider side."""
+    """How residual critics are trained; `prior` is rate x decay x n per column of the wider side (at least 4)."""
 
     members: int = 4
-    steps: int = 400
+    steps: int = 300
     width: int = 128
     depth: int = 3
     features: int = 16
-    rate: float = 1e-2
+    rate: float = 2e-2
     prior: float = 8.0
     warmup: int = 30
     checks: int = 25
@@ -221,7 +221,7 @@ def fit_residual(
     n_train, wide = rows.shape[1], max(net.inputs_x.dim, net.inputs_y.dim)
     size = min(256 if wide <= 10 else 512, n_train)
     named = [(k, p) for k, p in net.named_parameters() if k.startswith("tower")]
-    adam = _Adam(named, recipe.rate, recipe.prior * wide / n_train)
+    adam = _Adam(named, recipe.rate, recipe.prior * max(4, wide) / n_train)
     batches = _Batches(n_train, size, e, generator)
 
     def loss(step: int) -> Tensor:

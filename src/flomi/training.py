@@ -42,16 +42,21 @@ class Recipe:
     patience: int = 12
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "m", "eval_every", "eval_pairs", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; found {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive; found {self.lr}")
+        least = {"steps": 1, "batch_size": 2, "m": 1, "eval_every": 1, "eval_pairs": 1, "patience": 1, "weight_decay": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"{name} must be at least {value}; found {getattr(self, name)}")
+        for name in ("lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; found {getattr(self, name)}")
 
 
 @dataclass
 class History:
-    """Training curves: the bound's monitor on training batches and on validation rows, in nats, by step."""
+    """Training curves: the bound's monitor on training batches and on validation rows, in nats, by step.
+
+    `ceiling` is the most that the validation curve can reach, where the bound has a cap.
+    """
 
     step: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
@@ -126,20 +131,20 @@ def train(
     n = len(x)
     device = x.device
     batch = min(recipe.batch_size, n)
-    m = min(recipe.m, batch - 1)
-    recipe = replace(recipe, m=m)
+    if min(n, len(held[0])) < 2:
+        raise ValueError(f"training and validation need 2 rows each at least; found {n} and {len(held[0])}")
+    recipe = replace(recipe, m=min(recipe.m, batch - 1))
     generator = torch.Generator().manual_seed(seed)
     state = bound.state() if bound.state else None
     if state is not None:
         state.to(device, x.dtype)
-    parameters = [
-        p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("drift.")
-    ]
+    named = [(k, p) for k, p in model.named_parameters() if p.requires_grad and not k.startswith("drift.")]
+    parameters = [p for _, p in named]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases and temperatures
+        {"params": [p for k, p in named if k.endswith("weight")]},
+        {"params": [p for k, p in named if not k.endswith("weight")], "weight_decay": 0.0},  # biases, forms, temperatures
     ]
-    history = History(ceiling=bound.cap(_count(recipe, batch)) if bound.cap else None)
+    history = History(ceiling=bound.cap(_judged(recipe, len(held[0]))) if bound.cap else None)
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe))
 
@@ -159,7 +164,11 @@ def train(
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimiser.step()
             schedule.step()
-            running += gain.detach()
+            shown = gain.detach()
+            if state is not None or bound.criterion is not None:  # the objective is not what validation shows
+                with torch.no_grad():
+                    shown = bound.monitor(s)
+            running += shown
 
             if step % recipe.eval_every and step != recipe.steps:
                 continue
@@ -176,6 +185,7 @@ def train(
             ceiling = "" if history.ceiling is None else f" of at most {history.ceiling:.2f}"
             bar.set_postfix_str(f"held-out bound {value:.3f}{ceiling}, best {best_value:.3f}", refresh=False)
             bar.update(step - bar.n)
+
             if waited >= recipe.patience:
                 break
     except KeyboardInterrupt:
@@ -219,9 +229,9 @@ def _rate(step: int, recipe: Recipe) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
 
 
-def _count(recipe: Recipe, batch: int) -> int:
-    """Negatives of each row in a training step."""
-    return recipe.m if recipe.negatives in ("shifts", "derangements") else batch - 1
+def _judged(recipe: Recipe, n: int) -> int:
+    """Negatives a row in validation."""
+    return min(recipe.eval_pairs, n - 1) if recipe.negatives in ("shifts", "derangements") else n - 1
 
 
 @torch.no_grad()
