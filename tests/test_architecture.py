@@ -10,25 +10,30 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
-MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form"}
+MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form", "local_ratio", "residual"}
 TRAINING = MATHEMATICS | {"scores", "training"}
 STATISTICS = {"inference", "certificate", "verdict"}
 DATA = {"data", "checks", "columns", "tables"}
-BELOW = TRAINING | STATISTICS | DATA | {"candidates", "result"}  # everything that the estimator is made of
+BELOW = (
+    TRAINING | STATISTICS | DATA | {"ensemble", "candidates", "result"}
+)  # everything that the estimator is made of
 CORE = BELOW | {"crossfit", "storage", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "bounds": set(),
     "preprocess": set(),
     "closed_form": {"preprocess"},
-    "critics": {"closed_form"},
+    "local_ratio": {"closed_form", "preprocess"},
+    "residual": {"preprocess"},
+    "critics": {"closed_form", "local_ratio"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
+    "ensemble": {"residual", "training"},
     "losses": {"bounds", "critics", "scores"},
     "verdict": set(),
     "certificate": set(),
     "inference": {"certificate", "verdict"},
-    "candidates": TRAINING | STATISTICS,
+    "candidates": TRAINING | STATISTICS | {"ensemble"},
     "columns": set(),
     "tables": set(),
     "checks": {"columns"},
@@ -59,6 +64,9 @@ THIRD_PARTY: dict[str, set[str]] = {
     "critics": {"torch"},
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
+    "local_ratio": {"torch", "scipy"},
+    "residual": {"torch"},
+    "ensemble": {"torch", "tqdm"},
     "inference": {"numpy", "scipy"},
     "certificate": {"numpy", "scipy"},
     "scores": {"torch"},

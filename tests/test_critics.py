@@ -65,8 +65,8 @@ def make(name: str) -> nn.Module:
     return kind.build(DIM_X, DIM_Y, (8, 8)).double()
 
 
-# A row with neither `build` nor `fit` is put together from others by the estimator.
-NAMES = [*(n for n, kind in CRITICS.items() if kind.build or kind.fit), "own", "own with dual"]
+# Rows with a `base` are tested in test_residual.py, and "local", for one column against one, in test_local_ratio.py.
+NAMES = [*(n for n, kind in CRITICS.items() if not kind.base and n != "local"), "own", "own with dual"]
 TRAINED = [n for n in NAMES if n not in CRITICS or CRITICS[n].build]
 EVERY = pytest.mark.parametrize("name", NAMES)
 

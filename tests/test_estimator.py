@@ -108,7 +108,9 @@ def numbers(seed: int) -> str:
 def test_same_seed_same_bits_also_in_a_new_process() -> None:
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_estimator as t; print(t.numbers(3))"
     threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=threads)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=threads
+    )
     assert run.stdout.strip() == numbers(3) == numbers(3) != numbers(4)
 
 
@@ -129,8 +131,8 @@ def test_own_critic_and_bound_run_without_registration() -> None:
     r = estimate(x, y, critic=Product(), bound=own, **QUICK)
     assert (r.critic, r.bound_name, r.bound_side) == ("Product", "own", "none")
     images = np.stack([x, x**2], 2)  # rows of any shape
-    r = estimate(images, y, critic=Product(2, 1), **QUICK)
-    assert r.dim_x == 2 and r.bound > 0
+    r = estimate(images, y, critic=Product(2, 1), effort="fast", steps=300)
+    assert r.dim_x == 2 and r.bound > 0.05
 
 
 def test_own_critic_starts_every_fold_afresh_and_stays_untouched() -> None:

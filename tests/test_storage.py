@@ -30,6 +30,8 @@ class Own(nn.Module):
 
 
 def fitted(critic: str | nn.Module = "gaussian", bound: str = "flo", **options: object) -> MIEstimator:
+    if critic == "local":  # one column against one
+        return MIEstimator(critic, effort="fast").fit(X[:, 0], Y[:, 0])
     return MIEstimator(critic, bound, effort="fast", steps=20, hidden=(8,), **options).fit(X, Y)  # type: ignore[arg-type]
 
 
@@ -37,8 +39,9 @@ def fitted(critic: str | nn.Module = "gaussian", bound: str = "flo", **options: 
 def test_round_trip(name: str, tmp_path: Path) -> None:
     estimator = fitted(name, "doe" if name == "density" else "flo")
     again = MIEstimator.load(estimator.save(tmp_path / "saved"))
-    assert np.array_equal(estimator.pmi(X, Y), again.pmi(X, Y))
-    assert estimator.score(X, Y) == again.score(X, Y)
+    x, y = (X[:, 0], Y[:, 0]) if name == "local" else (X, Y)
+    assert np.array_equal(estimator.pmi(x, y), again.pmi(x, y))
+    assert estimator.score(x, y) == again.score(x, y)
     assert np.array_equal(estimator.result_.pmi, again.result_.pmi)
     assert estimator.result_.to_dict() == again.result_.to_dict()
     assert again.get_params() == {**estimator.get_params(), "hidden": again.hidden, "n_folds": again.n_folds}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from flomi.closed_form import EllipticalCritic, NullCritic
+from flomi.local_ratio import LocalCritic
 
 __all__ = [
     "CRITICS",
@@ -431,6 +432,7 @@ _KINDS = (
     CriticKind("residual", "small networks on top of the best closed form", base="closed form"),
     CriticKind("network", "the same on top of a quadratic layer; every weight starts at random", base="learned"),
     CriticKind("null", "g = u = 0: x and y independent", fit=NullCritic.fit),
+    CriticKind("local", "kernel density ratio, for one column against one", fit=LocalCritic.fit),
     CriticKind("gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit),
     CriticKind(
         "student", "Student copula: the Gaussian's with tail dependence",

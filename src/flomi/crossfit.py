@@ -169,7 +169,7 @@ def _check_match(critic: str | nn.Module, bound: Bound) -> None:
 def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
     """Every fold's competition; those finished before a Ctrl-C are kept."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
-    names = candidates.contenders(plan.bound) if plan.critic == "auto" else (plan.critic,)
+    names = candidates.contenders(plan.bound, x, y) if plan.critic == "auto" else (plan.critic,)
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
 
     def job(k: int) -> Callable[[], Fold]:
@@ -304,7 +304,7 @@ def _point(folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) ->
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
     forms = Counter(fold.base.name for fold in folds if fold.base is not None)
-    if sum(forms.values()) == len(folds) and _continuous(x) and _continuous(y):
+    if sum(forms.values()) == len(folds) and candidates.continuous(x) and candidates.continuous(y):
         named = forms.most_common(1)[0][0]
         form: Any = CRITICS["gaussian" if named == "null" and len(forms) > 1 else named].fit(x, y)  # type: ignore[misc]
         training = np.array([0.0 if f.winner.gain is None else f.winner.gain.training for f in folds])
@@ -329,11 +329,6 @@ def _held_gain(fold: Fold) -> float:
     if fold.winner.gain is None or fold.base_held is None:
         return 0.0
     return _recalibrated(fold.held.score) - _recalibrated(fold.base_held.score)
-
-
-def _continuous(v: Tensor) -> bool:
-    """Whether in no column half of the values or more repeat another one."""
-    return all(len(column.unique()) > len(column) / 2 for column in v.T)
 
 
 def _recalibrated(p: inference.PairScores) -> float:

@@ -145,7 +145,7 @@ def _run(
     best = torch.full((members,), -math.inf)
     kept = [p.clone() for p in adam.average]
     every = max(1, recipe.steps // recipe.checks)
-    bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False)
+    bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False, mininterval=0)
     try:
         for step in range(recipe.steps + 1):
             if step % every == 0 or step == recipe.steps:

@@ -22,6 +22,7 @@ from flomi.bounds import Bound
 from flomi.candidates import Candidate, own_critic
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.critics import CRITICS
+from flomi.local_ratio import LocalCritic
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.residual import Inputs, QuadraticNetwork, ResidualCritic
 from flomi.result import MIEstimate
@@ -179,6 +180,10 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
     """A critic that does its own preprocessing, of the right shapes; the weights of networks are filled in afterwards."""
     if name == "null":
         return NullCritic()
+    if name == "local":
+        return LocalCritic(
+            *(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"]
+        )
     if CRITICS[name].fit is not None:
         buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
         ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")

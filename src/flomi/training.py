@@ -31,8 +31,8 @@ class Recipe:
 
     steps: int = 2000
     batch_size: int = 256
-    lr: float = 4e-3
-    weight_decay: float = 1.0  # strong decay against a high rate is what keeps held-out values up
+    lr: float = 2e-3
+    weight_decay: float = 0.1  # strong decay against a high rate is what keeps held-out values up
     warmup: int = 50
     clip_norm: float = 1.0
     negatives: str = "shifts"
@@ -42,7 +42,15 @@ class Recipe:
     patience: int = 12
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 2, "m": 1, "eval_every": 1, "eval_pairs": 1, "patience": 1, "weight_decay": 0}
+        least = {
+            "steps": 1,
+            "batch_size": 2,
+            "m": 1,
+            "eval_every": 1,
+            "eval_pairs": 1,
+            "patience": 1,
+            "weight_decay": 0,
+        }
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise ValueError(f"{name} must be at least {value}; found {getattr(self, name)}")
@@ -142,7 +150,10 @@ def train(
     parameters = [p for _, p in named]
     groups: list[dict[str, Any]] = [
         {"params": [p for k, p in named if k.endswith("weight")]},
-        {"params": [p for k, p in named if not k.endswith("weight")], "weight_decay": 0.0},  # biases, forms, temperatures
+        {
+            "params": [p for k, p in named if not k.endswith("weight")],
+            "weight_decay": 0.0,
+        },  # biases, forms, temperatures
     ]
     history = History(ceiling=bound.cap(_judged(recipe, len(held[0]))) if bound.cap else None)
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
@@ -151,7 +162,7 @@ def train(
     best, best_value, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
     running = torch.zeros((), device=device)
     order = torch.empty(0, dtype=torch.long)
-    bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False)
+    bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False, mininterval=0)
     try:
         for step in range(1, recipe.steps + 1):
             if len(order) < batch:

@@ -1,0 +1,155 @@
+"""How accurate `flomi.estimate(x, y)` is at its defaults, where the truth is known: error, coverage, certificate, verdict.
+
+    python benchmarks/accuracy.py run SUITE [--sizes 1000 5000 10000] [--seeds 0 1] [--effort standard] [--critic auto] [--jobs 2]
+    python benchmarks/accuracy.py summary
+
+`run` adds to results/accuracy.csv one row a run, and skips what is there already, so it may be stopped at any moment.
+Suites are those of `flomi.tasks`; "wild" holds distributions that no choice in the library was made on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+OUT = Path(__file__).parent / "results" / "accuracy.csv"
+KEY = ["suite", "task", "n", "seed", "effort", "critic_asked"]
+
+
+def cell(suite: str, task: str, n: int, seed: int, effort: str, critic: str) -> dict[str, object]:
+    """One run: a task's rows, the estimate at its defaults, and the truth."""
+    import torch
+
+    import flomi
+    from flomi import tasks
+
+    torch.set_num_threads(1)
+    target = tasks.get(task)
+    x, y = target.sample(n, seed)
+    r = flomi.estimate(x, y, effort=effort, critic=critic, seed=seed)
+    return {
+        "suite": suite,
+        "task": task,
+        "n": n,
+        "seed": seed,
+        "effort": effort,
+        "critic_asked": critic,
+        "dim_x": r.dim_x,
+        "dim_y": r.dim_y,
+        "truth": target.mi,
+        "mi": r.mi,
+        "stderr": r.stderr,
+        "low": r.ci[0],
+        "high": r.ci[1],
+        "lower_bound": r.lower_bound,
+        "bound": r.bound,
+        "plug_in": r.plug_in,
+        "imbalance": r.imbalance,
+        "critic": r.critic,
+        "verdict": r.verdict,
+        "warnings": " | ".join(r.warnings),
+        "seconds": r.seconds,
+        "versions": f"flomi {flomi.__version__}, torch {torch.__version__}, python {platform.python_version()}",
+        "date": datetime.date.today().isoformat(),
+        "command": "python benchmarks/accuracy.py run " + suite,
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from flomi import tasks
+
+    done = set()
+    if OUT.exists():
+        done = set(pd.read_csv(OUT)[KEY].itertuples(index=False, name=None))
+    wanted = [
+        (arguments.suite, task.name, n, seed, arguments.effort, arguments.critic)
+        for seed in arguments.seeds
+        for n in arguments.sizes
+        for task in tasks.suite(arguments.suite)
+    ]
+    wanted = [key for key in wanted if key not in done]
+    results = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")(
+        delayed(cell)(*key) for key in wanted
+    )
+    for i, row in enumerate(results, 1):
+        pd.DataFrame([row]).round(5).to_csv(OUT, mode="a", header=not OUT.exists(), index=False)
+        error = row["mi"] - row["truth"]
+        print(
+            f"{i}/{len(wanted)} {row['task']} n={row['n']} seed={row['seed']}: {row['mi']:.3f} ± {row['stderr']:.3f}, "
+            f"truth {row['truth']:.3f}, error {error:+.3f}, at least {row['lower_bound']:.3f}, {row['critic']}, "
+            f"{row['verdict']}, {row['seconds']:.0f} s",
+            flush=True,
+        )
+
+
+def summary() -> None:
+    """Tables by suite, size, effort and critic."""
+    frame = pd.read_csv(OUT)
+    frame["error"] = frame.mi - frame.truth
+    frame["absolute"] = frame.error.abs()
+    frame["covered"] = (frame.low <= frame.truth) & (frame.truth <= frame.high)
+    frame["exceeded"] = frame.lower_bound > frame.truth
+    frame["ok"] = frame.verdict == "ok"
+    frame["serious"] = frame.absolute > np.maximum(0.1, 0.1 * frame.truth)
+    frame["half_width"] = (frame.high - frame.low) / 2
+    large = frame.truth >= 0.4
+    frame["share"] = np.where(large, frame.lower_bound / frame.truth.where(large), np.nan)
+    table = frame.groupby(["suite", "n", "effort", "critic_asked"]).agg(
+        runs=("error", "size"),
+        mean_error=("absolute", "mean"),
+        bias=("error", "mean"),
+        worst=("absolute", "max"),
+        half_width=("half_width", "median"),
+        coverage=("covered", "mean"),
+        exceeded=("exceeded", "sum"),
+        ok=("ok", "mean"),
+        serious=("serious", "sum"),
+        certificate_share=("share", "median"),
+        seconds=("seconds", "median"),
+    )
+    print(table.round(4).to_string())
+    ok = frame[frame.ok]
+    print(
+        f"\nverdict ok: {len(ok)} of {len(frame)} runs; coverage of their intervals {ok.covered.mean():.3f}; ",
+        end="",
+    )
+    print(
+        f"seriously off {ok.serious.mean():.3f}; of the runs that are not seriously off, ok {frame[~frame.serious].ok.mean():.3f}"
+    )
+    by_task = frame[frame.suite == "bmi-v1"].pivot_table(
+        index="task", columns=["effort", "n"], values="absolute"
+    )
+    print(by_task.round(3).to_string())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("suite")
+    runner.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 10000])
+    runner.add_argument("--seeds", type=int, nargs="+", default=[0])
+    runner.add_argument("--effort", default="standard")
+    runner.add_argument("--critic", default="auto")
+    runner.add_argument("--jobs", type=int, default=2)
+    commands.add_parser("summary")
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        run(arguments)
+    else:
+        summary()
+
+
+if __name__ == "__main__":
+    main()
