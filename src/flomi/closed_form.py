@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from flomi.preprocess import RankNormal
 
-__all__ = ["EllipticalCritic", "InSample", "NullCritic"]
+__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest"]
 
 _FOLDS = 5  # of the cross-validated canonical correlations
 _SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
 _TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
 _NU = (0.5, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
+CAP_ROWS, CAP_MEAN = 1500, 1.25
 _SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
 
 
@@ -85,7 +86,8 @@ class EllipticalCritic(nn.Module):
     degrees of freedom nu by maximum likelihood, for the dependence in the tails that a Gaussian lacks; nu stays infinite
     (Gaussian) unless a finite one gains more than 1/2 log n. The canonical correlations and scales in g are
     cross-validated within the training rows, so that directions which only look correlated there cost little held-out
-    score; `in_sample` uses the plain ones. x: [n, dim_x], y: [n, dim_y]; ValueError below 10 rows.
+    score; `in_sample` uses the plain ones. g is held between -log n and `highest`: beyond these n rows are no evidence, and rows
+    unlike any in training can't carry the bound off. x: [n, dim_x], y: [n, dim_y]; ValueError below 10 rows.
     References: Hotelling 1936; Demarta and McNeil 2005, "The t copula and related copulas"; Bartz 2016,
     "Cross-validation based nonlinear shrinkage".
 
@@ -101,6 +103,8 @@ class EllipticalCritic(nn.Module):
     weight_x: Tensor
     weight_y: Tensor
     corr: Tensor
+    low: Tensor
+    high: Tensor
     in_sample: InSample
 
     def __init__(
@@ -123,6 +127,8 @@ class EllipticalCritic(nn.Module):
         self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x: the canonical variates
         self.register_buffer("weight_y", weight_y)  # [dim_y, q]
         self.register_buffer("corr", corr)  # [min(p, q)]
+        self.register_buffer("low", torch.tensor(-math.inf, dtype=corr.dtype))
+        self.register_buffer("high", torch.tensor(math.inf, dtype=corr.dtype))
 
     @classmethod
     def fit(
@@ -149,7 +155,10 @@ class EllipticalCritic(nn.Module):
             weight_y=weight_y.to(dtype),
             corr=corr.to(dtype),
         )
-        critic.in_sample = _in_sample(dispersion, nu, dim, corr, critic(x, y).double())
+        pmi = critic(x, y)
+        critic.in_sample = _in_sample(dispersion, nu, dim, corr, pmi.double())
+        some = critic.matrix(*critic.encode(x[:CAP_ROWS], y[:CAP_ROWS]))
+        critic.low, critic.high = torch.tensor(-math.log(len(x)), dtype=dtype), highest(some, pmi)
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,13 +189,35 @@ class EllipticalCritic(nn.Module):
         h = cross - a[..., 0] - b[..., 0]
         c = -0.5 * torch.log1p(-self.corr.square()).sum()
         if not torch.isfinite(self.nu):
-            return c + h
+            return (c + h).clamp(self.low, self.high)
         nu, p, q = self.nu, self.weight_x.shape[1], self.weight_y.shape[1]
         qx, qy = a[..., 1], b[..., 1]
         k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2)
         k = k - torch.lgamma((nu + p) / 2) - torch.lgamma((nu + q) / 2)
         g = (nu + p) / 2 * torch.log1p(qx / nu) + (nu + q) / 2 * torch.log1p(qy / nu)
-        return c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
+        g = c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
+        return g.clamp(self.low, self.high)
+
+
+def highest(g: Tensor, positive: Tensor) -> Tensor:
+    """Where to cap a critic: the largest score of a training pair, `positive` [n], that the others, off the diagonal of g [m, m], allow.
+
+    For a PMI the mean of e^g over pairs that don't match is 1. A few pairs of outliers that carry it far beyond are errors
+    of the model, and held-out rows would bring more of them: the cap is lowered until the mean is at most `CAP_MEAN`.
+    """
+    m = len(g)
+    off = g.flatten()[:-1].view(m - 1, m + 1)[:, 1:].flatten().double()  # all but the diagonal
+    largest = off.topk(min(len(off), 2**14)).values
+    e = torch.exp(largest)
+    rest = torch.exp(off.clamp(max=float(largest[-1]))).sum() - e[-1] * len(e)
+    # with the cap at the k-th largest, the first k are that high, those below as they are
+    capped = e * torch.arange(1, len(e) + 1).to(e) + e.flip(0).cumsum(0).flip(0) - e
+    too_high = int(((rest + capped) / len(off) > CAP_MEAN).sum())
+    return (
+        positive.max()
+        if too_high == 0
+        else torch.minimum(positive.max(), largest[min(too_high, len(e) - 1)].to(positive))
+    )
 
 
 def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from flomi.closed_form import highest
 from flomi.residual import QuadraticNetwork, ResidualCritic, canonical_inputs
 from flomi.training import History
 
@@ -243,7 +244,7 @@ def fit_residual(
         stderr = float(difference.std()) / math.sqrt(min(difference.numel(), n))
         some = order[:SHIFT]
         net.shift.copy_(log_mean_off(net.matrix(*net.encode(x[some], y[some]))))
-        net.high.copy_(net(x, y).max())
+        net.high.copy_(highest(net.matrix(*net.encode(x[some], y[some])), net(x, y)))
         net.low.fill_(-math.log(n))
     return net, Gain(float(difference.mean()), stderr, training), history
 

@@ -34,19 +34,21 @@ class Inputs(nn.Module):
 
     center: Tensor
     weight: Tensor
+    limit: Tensor
 
-    def __init__(self, ranks: RankNormal, center: Tensor, weight: Tensor) -> None:
+    def __init__(self, ranks: RankNormal, center: Tensor, weight: Tensor, limit: Tensor) -> None:
         super().__init__()
         self.ranks = ranks
         self.register_buffer("center", center)
         self.register_buffer("weight", weight)
+        self.register_buffer("limit", limit)  # [dim], the largest size in training: no network sees beyond
         self.dim = weight.shape[1]
         self.waves = WAVES if len(center) <= 2 else ()
         self.width = 2 * self.dim + 1 + 2 * len(self.waves) * self.dim
 
     def forward(self, x: Tensor) -> Tensor:
         z: Tensor = self.ranks(x).to(self.weight)
-        return (z - self.center) @ self.weight
+        return ((z - self.center) @ self.weight).clamp(-self.limit, self.limit)
 
     def expand(self, z: Tensor) -> Tensor:
         norm = (z.square().mean(-1, keepdim=True) - 1) * math.sqrt(
@@ -78,10 +80,11 @@ def canonical_inputs(x: Tensor, y: Tensor, *, rotate: bool) -> tuple[Inputs, Inp
         scores.append(z @ white)
     if rotate:
         left, _, right = torch.linalg.svd(scores[0].T @ scores[1] / len(x))
-        whites = [whites[0] @ left, whites[1] @ right.T]
+        turns = (left, right.T)
+        whites, scores = ([v @ turn for v, turn in zip(vs, turns, strict=True)] for vs in (whites, scores))
     sides = [
-        Inputs(rank, center, white.float())
-        for rank, center, white in zip(ranks, centers, whites, strict=True)
+        Inputs(rank, center, white.float(), score.abs().amax(0).float())
+        for rank, center, white, score in zip(ranks, centers, whites, scores, strict=True)
     ]
     return sides[0], sides[1]
 

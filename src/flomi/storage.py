@@ -186,8 +186,11 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
         )
     if CRITICS[name].fit is not None:
         buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
+        limits = {key: buffers.pop(key) for key in ("low", "high")}
         ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")
-        return EllipticalCritic(*ranks, **buffers)
+        elliptical = EllipticalCritic(*ranks, **buffers)
+        elliptical.low, elliptical.high = limits["low"], limits["high"]
+        return elliptical
     inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
     base_state = _under(state, "base.")
     if fold["base"] == "network":
@@ -200,7 +203,7 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
 
 
 def _inputs(state: dict[str, Tensor]) -> Inputs:
-    return Inputs(RankNormal(**_under(state, "ranks.")), state["center"], state["weight"])
+    return Inputs(RankNormal(**_under(state, "ranks.")), state["center"], state["weight"], state["limit"])
 
 
 def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
