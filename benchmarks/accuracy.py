@@ -3,8 +3,8 @@
     python benchmarks/accuracy.py run SUITE [--sizes 1000 5000 10000] [--seeds 0 1] [--effort standard] [--critic auto] [--jobs 2]
     python benchmarks/accuracy.py summary
 
-`run` adds to results/accuracy.csv one row a run, and skips what is there already, so it may be stopped at any moment.
-Suites are those of `flomi.tasks`; "wild" holds distributions that no choice in the library was made on.
+`run` adds one row a run to results/accuracy.csv (or to `--out FILE`), and skips what is there already, so it may be stopped
+at any moment. Suites are those of `flomi.tasks`; "wild" holds distributions that no choice in the library was made on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ OUT = Path(__file__).parent / "results" / "accuracy.csv"
 KEY = ["suite", "task", "n", "seed", "effort", "critic_asked"]
 
 
-def cell(suite: str, task: str, n: int, seed: int, effort: str, critic: str) -> dict[str, object]:
+def cell(
+    command: str, suite: str, task: str, n: int, seed: int, effort: str, critic: str
+) -> dict[str, object]:
     """One run: a task's rows, the estimate at its defaults, and the truth."""
     import torch
 
@@ -60,7 +62,7 @@ def cell(suite: str, task: str, n: int, seed: int, effort: str, critic: str) -> 
         "seconds": r.seconds,
         "versions": f"flomi {flomi.__version__}, torch {torch.__version__}, python {platform.python_version()}",
         "date": datetime.date.today().isoformat(),
-        "command": "python benchmarks/accuracy.py run " + suite,
+        "command": command,
     }
 
 
@@ -68,8 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
     from flomi import tasks
 
     done = set()
-    if OUT.exists():
-        done = set(pd.read_csv(OUT)[KEY].itertuples(index=False, name=None))
+    out: Path = arguments.out
+    if out.exists():
+        done = set(pd.read_csv(out)[KEY].itertuples(index=False, name=None))
     wanted = [
         (arguments.suite, task.name, n, seed, arguments.effort, arguments.critic)
         for seed in arguments.seeds
@@ -77,11 +80,12 @@ def run(arguments: argparse.Namespace) -> None:
         for task in tasks.suite(arguments.suite)
     ]
     wanted = [key for key in wanted if key not in done]
+    command = f"python benchmarks/accuracy.py run {arguments.suite} --effort {arguments.effort} --critic {arguments.critic}"
     results = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")(
-        delayed(cell)(*key) for key in wanted
+        delayed(cell)(command, *key) for key in wanted
     )
     for i, row in enumerate(results, 1):
-        pd.DataFrame([row]).round(5).to_csv(OUT, mode="a", header=not OUT.exists(), index=False)
+        pd.DataFrame([row]).round(5).to_csv(out, mode="a", header=not out.exists(), index=False)
         error = row["mi"] - row["truth"]
         print(
             f"{i}/{len(wanted)} {row['task']} n={row['n']} seed={row['seed']}: {row['mi']:.3f} ± {row['stderr']:.3f}, "
@@ -91,9 +95,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def summary() -> None:
+def summary(file: Path) -> None:
     """Tables by suite, size, effort and critic."""
-    frame = pd.read_csv(OUT)
+    frame = pd.read_csv(file)
     frame["error"] = frame.mi - frame.truth
     frame["absolute"] = frame.error.abs()
     frame["covered"] = (frame.low <= frame.truth) & (frame.truth <= frame.high)
@@ -143,12 +147,14 @@ def main() -> None:
     runner.add_argument("--effort", default="standard")
     runner.add_argument("--critic", default="auto")
     runner.add_argument("--jobs", type=int, default=2)
-    commands.add_parser("summary")
+    summariser = commands.add_parser("summary")
+    for command in (runner, summariser):
+        command.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     if arguments.command == "run":
         run(arguments)
     else:
-        summary()
+        summary(arguments.out)
 
 
 if __name__ == "__main__":

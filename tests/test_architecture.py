@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
-MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form", "local_ratio", "residual"}
+MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form", "features", "local_ratio", "residual"}
 TRAINING = MATHEMATICS | {"scores", "training"}
 STATISTICS = {"inference", "certificate", "verdict"}
 DATA = {"data", "checks", "columns", "tables"}
@@ -24,11 +24,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preprocess": set(),
     "closed_form": {"preprocess"},
     "local_ratio": {"closed_form", "preprocess"},
-    "residual": {"preprocess"},
-    "critics": {"closed_form", "local_ratio"},
+    "features": {"closed_form", "preprocess"},
+    "residual": {"features"},
+    "critics": {"closed_form", "features", "local_ratio"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
-    "ensemble": {"residual", "training"},
+    "ensemble": {"closed_form", "features", "residual", "training"},
     "losses": {"bounds", "critics", "scores"},
     "verdict": set(),
     "certificate": set(),
@@ -65,6 +66,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
     "local_ratio": {"torch", "scipy"},
+    "features": {"torch"},
     "residual": {"torch"},
     "ensemble": {"torch", "tqdm"},
     "inference": {"numpy", "scipy"},

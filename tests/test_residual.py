@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.ensemble import EnsembleRecipe, _Adam, _Contrast, fit_quadratic, fit_residual, log_mean_off
-from flomi.residual import QuadraticNetwork, ResidualCritic, canonical_inputs
+from flomi.features import canonical_inputs
+from flomi.residual import QuadraticNetwork, ResidualCritic
 
 SMALL = EnsembleRecipe(members=2, steps=120, width=32, depth=2, features=8)
 

@@ -34,6 +34,7 @@ __all__ = [
     "Candidate",
     "Fold",
     "HeldOut",
+    "best",
     "compete",
     "contenders",
     "continuous",
@@ -117,17 +118,19 @@ class How:
 class Fold:
     """One fold after the competition: who won, and everything on the fold's own rows.
 
-    base is the closed form that won, or on which the winner stands. training_value is the winner's Donsker-Varadhan value
-    on rows that it was trained on.
+    base is the closed form that a residual critic stands on, `residual` that critic, whether it won or not. training_value is
+    the winner's Donsker-Varadhan value on rows that it was trained on. values holds every candidate's FLO value by held-out row.
     """
 
     index: np.ndarray
     winner: Candidate
-    base: Candidate | None
+    base: str | None
+    residual: Candidate | None
     held: HeldOut
-    base_held: HeldOut | None
     calibration: PairScores
     training_value: float
+    values: dict[str, np.ndarray]
+    recalibrated: dict[str, float]
     summaries: dict[str, Summary]
     seconds: dict[str, float]
     history: list[dict[str, Any]]
@@ -143,7 +146,7 @@ def contenders(bound: Bound, x: Tensor, y: Tensor) -> tuple[str, ...]:
         return ("density",)
     if x[0].numel() == y[0].numel() == 1 and continuous(x) and continuous(y):
         return ("null", "gaussian", "student", "local")
-    return ("null", "gaussian", "student", "residual")
+    return ("null", "gaussian", "student", "expanded", "residual")
 
 
 def continuous(v: Tensor) -> bool:
@@ -296,9 +299,8 @@ def compete(
 ) -> Fold:
     """Fit every name on the first part of the rows, choose on the second, report on the third.
 
-    The names stand in order of complexity, and a later one replaces the best so far only where its FLO bound on the second
-    part's rows is higher by more than one standard error of the paired difference. A closed form that was chosen is fitted
-    again to both parts, and a residual critic starts from there.
+    The names stand in order of complexity, and `best` chooses on the second part's rows. A closed form that was chosen is
+    fitted again to both parts, and so is the one that a residual critic starts from.
     """
     (x, y), (training, validation, held) = data, parts
 
@@ -314,52 +316,78 @@ def compete(
             progress=label,
         )  # fmt: skip
 
-    based = [name for name in names if isinstance(name, str) and CRITICS[name].base is not None]
-    fitted: list[Candidate] = []
-    winner: Candidate | None = None
-    base: Candidate | None = None
-    best = np.empty(0)
+    fitted: dict[str, Candidate] = {}
+    values: dict[str, np.ndarray] = {}  # FLO bound by validation row
+    based: str | None = None
     for name in names:
-        if name in based:
+        if isinstance(name, str) and CRITICS[name].base is not None:
+            based = name
             continue
         candidate = make(name, training)
-        fitted.append(candidate)
-        judged = measure(candidate, validation, CALIBRATION_PAIRS).referee
-        value = judged.pos + 1 - np.exp(judged.neg).mean(1)
-        gain = value - best if winner is not None else value
-        if winner is None or (gain.mean() > gain.std() / math.sqrt(len(gain)) and np.isfinite(value).all()):
-            winner, best = candidate, value
+        fitted[candidate.name] = candidate
+        values[candidate.name] = flo_by_row(measure(candidate, validation, CALIBRATION_PAIRS).referee)
         if candidate.interrupted:
             break
-    if winner is not None and winner.name in CRITICS and CRITICS[winner.name].fit is not None:
-        base = make(winner.name, np.concatenate([training, validation]))
-        fitted[[c.name for c in fitted].index(winner.name)] = winner = base
-    for name in based if not any(c.interrupted for c in fitted) else ():
-        start = base.model.critic if base is not None else None
-        candidate = make(name, training, start)
-        fitted.append(candidate)
-        assert candidate.gain is not None  # fit gives every candidate with a base its gain
-        if winner is None or candidate.gain.validation > candidate.gain.stderr:
-            winner = candidate
+    interrupted = any(c.interrupted for c in fitted.values())
+    winner = best(values) if values else None
+    # a network sees the features of the expanded form itself, and gains less on top of it
+    base = best({name: v for name, v in values.items() if name != "expanded"}) if based and values else None
+    for chosen in {winner, base}:
+        if chosen in CRITICS and CRITICS[chosen].fit is not None and not interrupted:
+            fitted[chosen] = make(chosen, np.concatenate([training, validation]))
+    residual: Candidate | None = None
+    if based is not None and not interrupted:
+        residual = make(based, training, None if base is None else fitted[base].model.critic)
+        fitted[residual.name] = residual
+        assert residual.gain is not None  # fit gives every candidate with a base its gain
+        lead = 0.0 if base is None or winner is None else float((values[winner] - values[base]).mean())
+        if winner is None or residual.gain.validation - lead > residual.gain.stderr:
+            winner = residual.name
     assert winner is not None
-    reports = {candidate.name: measure(candidate, held, how.pairs) for candidate in fitted}
+    won = fitted[winner]
+    reports = {name: measure(candidate, held, how.pairs) for name, candidate in fitted.items()}
     return Fold(
         index=held,
-        winner=winner,
+        winner=won,
         base=base,
-        held=reports[winner.name],
-        base_held=reports[base.name] if base is not None else None,
-        calibration=measure(winner, validation, CALIBRATION_PAIRS).score,
-        training_value=_training_value(winner, x[training], y[training], seed),
+        residual=residual,
+        held=reports[winner],
+        calibration=measure(won, validation, CALIBRATION_PAIRS).score,
+        training_value=_training_value(won, x[training], y[training], seed),
+        values={name: flo_by_row(r.referee) for name, r in reports.items()},
+        recalibrated={name: recalibrated(r.score) for name, r in reports.items()},
         summaries={name: summarise([r.referee]) for name, r in reports.items()},
-        seconds={c.name: c.seconds for c in fitted},
+        seconds={name: c.seconds for name, c in fitted.items()},
         history=[
-            {"critic": c.name, **dataclasses.asdict(c.history)}
-            for c in fitted
+            {"critic": name, **dataclasses.asdict(c.history)}
+            for name, c in fitted.items()
             if c.history and c.history.step
         ],
-        interrupted=any(c.interrupted for c in fitted),
+        interrupted=any(c.interrupted for c in fitted.values()),
     )
+
+
+def best(values: dict[str, np.ndarray]) -> str:
+    """The last name whose FLO bound is higher than the best before it by more than one standard error of the difference."""
+    names = list(values)
+    top = names[0]
+    for name in names[1:]:
+        gain = values[name] - values[top]
+        if np.isfinite(values[name]).all() and gain.mean() > gain.std() / math.sqrt(len(gain)):
+            top = name
+    return top
+
+
+def flo_by_row(p: PairScores) -> np.ndarray:
+    """FLO bound [n] by row."""
+    value: np.ndarray = p.pos + 1 - np.exp(p.neg).mean(1)
+    return value
+
+
+def recalibrated(p: PairScores) -> float:
+    """Donsker-Varadhan value E[p] - log E_m[e^p]: the FLO bound of p at its best constant shift."""
+    top = float(p.neg.max())
+    return float(p.pos.mean() - top - np.log(np.exp(p.neg - top).mean()))
 
 
 def _training_value(candidate: Candidate, x: Tensor, y: Tensor, seed: int) -> float:

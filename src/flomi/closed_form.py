@@ -118,6 +118,8 @@ class EllipticalCritic(nn.Module):
         weight_x: Tensor,
         weight_y: Tensor,
         corr: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.ranks_x, self.ranks_y = ranks_x, ranks_y
@@ -127,8 +129,8 @@ class EllipticalCritic(nn.Module):
         self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x: the canonical variates
         self.register_buffer("weight_y", weight_y)  # [dim_y, q]
         self.register_buffer("corr", corr)  # [min(p, q)]
-        self.register_buffer("low", torch.tensor(-math.inf, dtype=corr.dtype))
-        self.register_buffer("high", torch.tensor(math.inf, dtype=corr.dtype))
+        self.register_buffer("low", torch.tensor(-math.inf, dtype=corr.dtype) if low is None else low)
+        self.register_buffer("high", torch.tensor(math.inf, dtype=corr.dtype) if high is None else high)
 
     @classmethod
     def fit(
@@ -200,9 +202,9 @@ class EllipticalCritic(nn.Module):
 
 
 def highest(g: Tensor, positive: Tensor) -> Tensor:
-    """Where to cap a critic: the largest score of a training pair, `positive` [n], that the others, off the diagonal of g [m, m], allow.
+    """Where to cap a critic: at its largest score of a training pair, `positive` [n], or where g [m, m] says that is too high.
 
-    For a PMI the mean of e^g over pairs that don't match is 1. A few pairs of outliers that carry it far beyond are errors
+    For a PMI the mean of e^g over pairs that do not match is 1. A few pairs of outliers that carry it far beyond are errors
     of the model, and held-out rows would bring more of them: the cap is lowered until the mean is at most `CAP_MEAN`.
     """
     m = len(g)

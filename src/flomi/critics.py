@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from flomi.closed_form import EllipticalCritic, NullCritic
+from flomi.features import ExpandedCritic
 from flomi.local_ratio import LocalCritic
 
 __all__ = [
@@ -437,6 +438,9 @@ _KINDS = (
     CriticKind(
         "student", "Student copula: the Gaussian's with tail dependence",
         fit=partial(EllipticalCritic.fit, tails="student"),
+    ),
+    CriticKind(
+        "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit
     ),
 )  # fmt: skip
 

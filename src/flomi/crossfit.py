@@ -236,9 +236,8 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
 
-    critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
     point = _point(folds, total, x, y)
-    mi, method = point.mi, point.method
+    mi, method, critic = point.mi, point.method, point.critic
     interval = inference.interval(mi, point.stderr, folds=point.folds, deficit_stderr=point.deficit)
     certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
     entries = _entries(folds)
@@ -285,13 +284,15 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
 
 @dataclass(frozen=True)
 class _Point:
-    """The point estimate; what sampling and the critic's deficit add to its error; the folds' parts that should agree."""
+    """The point estimate; what sampling and the critic's deficit add to its error; the folds' parts that should agree; which
+    critic it rests on."""
 
     mi: float
     stderr: float
     deficit: float
     folds: tuple[float, ...] | None
     method: str
+    critic: str
 
 
 def _point(folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) -> _Point:
@@ -300,41 +301,40 @@ def _point(folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) ->
     A fitted critic reads too high on rows it was trained on, and too low on others, by p/2n each for a regular model with p
     parameters; so the middle of the two is unbiased to first order. For a closed form, its own formula with the exact
     correction is better still, and a network on top of it adds the middle of what it gained. The formula is meant for
-    continuous columns; where values repeat, the middle serves there too.
+    continuous columns; where values repeat, the middle serves there too. Which closed form, and whether the networks' gain
+    counts, is decided once for all folds, by the held-out values of all rows.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
-    forms = Counter(fold.base.name for fold in folds if fold.base is not None)
-    if sum(forms.values()) == len(folds) and candidates.continuous(x) and candidates.continuous(y):
-        named = forms.most_common(1)[0][0]
-        form: Any = CRITICS["gaussian" if named == "null" and len(forms) > 1 else named].fit(x, y)  # type: ignore[misc]
-        training = np.array([0.0 if f.winner.gain is None else f.winner.gain.training for f in folds])
-        held = np.array([_held_gain(fold) for fold in folds])
-        gains, method = (training + held) / 2, str(form.in_sample.method)
-        if not training.any():
-            return _Point(form.in_sample.mi, form.in_sample.stderr, 0.0, None, method)
+    shared = [name for name in folds[0].values if all(name in fold.values for fold in folds)]
+    values = {name: np.concatenate([fold.values[name] for fold in folds]) for name in shared}
+    forms = {name: v for name, v in values.items() if name in CRITICS and CRITICS[name].fit is not None}
+    if forms and len(forms) >= len(shared) - 1 and candidates.continuous(x) and candidates.continuous(y):
+        fitted: dict[str, Any] = {}
+
+        def formula(name: str) -> Any:
+            if name not in fitted:
+                fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
+            return fitted[name]
+
+        critic = candidates.best(forms | values)
+        if critic in forms:
+            form = formula(critic)
+            return _Point(form.mi, form.stderr, 0.0, None, str(form.method), critic)
+        base = np.array([formula(str(fold.base)).mi for fold in folds])
+        training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
+        held = np.array([fold.recalibrated[critic] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
+        parts = base + (training + held) / 2
+        named = Counter(str(fold.base) for fold in folds).most_common(1)[0][0]
         deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)  # uniform between the two
-        method += "; plus the middle of what the networks gained on training and on held-out rows"
-        mi = form.in_sample.mi + float(weights @ gains)
-        return _Point(mi, total.plug_in_stderr, deficit, tuple(gains), method)
-    held = np.array([_recalibrated(fold.held.score) for fold in folds])
+        method = f"{formula(named).method}; plus the middle of what the networks gained on training and on held-out rows"
+        return _Point(float(weights @ parts), total.plug_in_stderr, deficit, tuple(parts), method, critic)
+    held = np.array([candidates.recalibrated(fold.held.score) for fold in folds])
     training = np.array([fold.training_value for fold in folds])
     middle = (training + held) / 2
     deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)
     method = "middle of the Donsker-Varadhan values on training and on held-out rows"
-    return _Point(float(weights @ middle), total.plug_in_stderr, deficit, tuple(middle), method)
-
-
-def _held_gain(fold: Fold) -> float:
-    """What the network added to the closed form it stands on, on held-out rows."""
-    if fold.winner.gain is None or fold.base_held is None:
-        return 0.0
-    return _recalibrated(fold.held.score) - _recalibrated(fold.base_held.score)
-
-
-def _recalibrated(p: inference.PairScores) -> float:
-    """Donsker-Varadhan value E[p] - log E_m[e^p]: the FLO bound of p at its best constant shift."""
-    top = float(p.neg.max())
-    return float(p.pos.mean() - top - np.log(np.exp(p.neg - top).mean()))
+    critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
+    return _Point(float(weights @ middle), total.plug_in_stderr, deficit, tuple(middle), method, critic)
 
 
 def _rise(history: dict[str, Any]) -> float:

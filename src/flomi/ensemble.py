@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from flomi.closed_form import highest
-from flomi.residual import QuadraticNetwork, ResidualCritic, canonical_inputs
+from flomi.features import canonical_inputs
+from flomi.residual import QuadraticNetwork, ResidualCritic
 from flomi.training import History
 
 __all__ = ["EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]

@@ -3,10 +3,8 @@ r"""A network on top of a simpler critic: it starts at that critic's answer, and
 .. math:: g(x, y) = g_0(x, y) + \frac1E \sum_e [ \langle \phi_e(x), \psi_e(y) \rangle + a_e(x) + b_e(y) ] - c, \qquad u = -g
 
 The E members are small perceptrons, kept in one stack so that a step of all of them is one batched matrix product. psi and b end
-in zero weights, so g starts at g_0. A tower sees the canonical variates of the normal scores, their mean square, and the product
-of the two, which lets it turn or stretch x by its norm; where a side has at most two columns it also sees sines and cosines of
-the ranks, for sharp edges. The finished g is held between -log n and the largest g of a training pair: beyond these n rows are
-no evidence, and the FLO bound holds for any g. ensemble.py trains it.
+in zero weights, so g starts at g_0. A tower sees the features of features.py. The finished g is held between -log n and the cap
+of closed_form.py, beyond which these n rows are no evidence; the FLO bound holds for any g. ensemble.py trains it.
 """
 
 from __future__ import annotations
@@ -19,74 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from flomi.preprocess import RankNormal
+from flomi.features import Inputs
 
-__all__ = ["Inputs", "QuadraticNetwork", "ResidualCritic", "canonical_inputs"]
-
-WAVES = (1, 2, 4, 8, 16)  # half turns over the range of a column, where a side has at most two
-NORM_LIMIT = (
-    3.0  # standard deviations at which the mean square levels off, so that outliers are not extrapolated
-)
-
-
-class Inputs(nn.Module):
-    """Rows [n, d] -> canonical variates of normal scores [n, dim], and with `expand` what a tower sees [n, width]."""
-
-    center: Tensor
-    weight: Tensor
-    limit: Tensor
-
-    def __init__(self, ranks: RankNormal, center: Tensor, weight: Tensor, limit: Tensor) -> None:
-        super().__init__()
-        self.ranks = ranks
-        self.register_buffer("center", center)
-        self.register_buffer("weight", weight)
-        self.register_buffer("limit", limit)  # [dim], the largest size in training: no network sees beyond
-        self.dim = weight.shape[1]
-        self.waves = WAVES if len(center) <= 2 else ()
-        self.width = 2 * self.dim + 1 + 2 * len(self.waves) * self.dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.ranks(x).to(self.weight)
-        return ((z - self.center) @ self.weight).clamp(-self.limit, self.limit)
-
-    def expand(self, z: Tensor) -> Tensor:
-        norm = (z.square().mean(-1, keepdim=True) - 1) * math.sqrt(
-            self.dim / 2
-        )  # mean 0, variance 1 for a Gaussian
-        norm = NORM_LIMIT * torch.tanh(norm / NORM_LIMIT)
-        parts = [z, norm, z * norm]
-        if self.waves:
-            turns = torch.cat([torch.erf(z / math.sqrt(2)) * (math.pi / 2 * k) for k in self.waves], -1)
-            parts += [turns.sin(), turns.cos()]
-        return torch.cat(parts, -1)
-
-
-def canonical_inputs(x: Tensor, y: Tensor, *, rotate: bool) -> tuple[Inputs, Inputs]:
-    """Fit both sides: normal scores, whitened, and with `rotate` turned to the canonical variates. Needs float64 rows."""
-    ranks, centers, whites, scores = [], [], [], []
-    for v in (x, y):
-        rank = RankNormal.fit(v)
-        z = rank(v)
-        center = z.mean(0)
-        z = z - center
-        values, vectors = torch.linalg.eigh(z.T @ z / len(z))
-        keep = values > 1e-6 * values[-1]  # directions that are constant up to rounding
-        white = vectors[:, keep] / values[keep].sqrt()
-        white = white @ vectors.T if keep.all() else white
-        ranks.append(rank)
-        centers.append(center.float())
-        whites.append(white)
-        scores.append(z @ white)
-    if rotate:
-        left, _, right = torch.linalg.svd(scores[0].T @ scores[1] / len(x))
-        turns = (left, right.T)
-        whites, scores = ([v @ turn for v, turn in zip(vs, turns, strict=True)] for vs in (whites, scores))
-    sides = [
-        Inputs(rank, center, white.float(), score.abs().amax(0).float())
-        for rank, center, white, score in zip(ranks, centers, whites, scores, strict=True)
-    ]
-    return sides[0], sides[1]
+__all__ = ["QuadraticNetwork", "ResidualCritic"]
 
 
 class _Stack(nn.Module):

@@ -22,9 +22,10 @@ from flomi.bounds import Bound
 from flomi.candidates import Candidate, own_critic
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.critics import CRITICS
+from flomi.features import ExpandedCritic, Inputs
 from flomi.local_ratio import LocalCritic
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.residual import Inputs, QuadraticNetwork, ResidualCritic
+from flomi.residual import QuadraticNetwork, ResidualCritic
 from flomi.result import MIEstimate
 from flomi.training import Model
 
@@ -83,7 +84,12 @@ def _description(candidate: Candidate) -> dict[str, Any]:
     }
     critic = candidate.model.critic
     if isinstance(critic, ResidualCritic):
-        bases = {NullCritic: "null", EllipticalCritic: "student", QuadraticNetwork: "network"}
+        bases = {
+            NullCritic: "null",
+            EllipticalCritic: "student",
+            ExpandedCritic: "expanded",
+            QuadraticNetwork: "network",
+        }
         known.update(base=bases[type(critic.base)], sizes=critic.sizes)
     return known
 
@@ -184,14 +190,11 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
         return LocalCritic(
             *(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"]
         )
-    if CRITICS[name].fit is not None:
-        buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
-        limits = {key: buffers.pop(key) for key in ("low", "high")}
-        ranks = (RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy")
-        elliptical = EllipticalCritic(*ranks, **buffers)
-        elliptical.low, elliptical.high = limits["low"], limits["high"]
-        return elliptical
+    if name in ("gaussian", "student"):
+        return _elliptical(state)
     inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
+    if name == "expanded":
+        return ExpandedCritic(inputs[0], inputs[1], _elliptical(_under(state, "form.")))
     base_state = _under(state, "base.")
     if fold["base"] == "network":
         sides = [_inputs(_under(base_state, f"inputs_{side}.")) for side in "xy"]
@@ -200,6 +203,11 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
         base = _ready(fold["base"], fold, base_state)
     sizes = {key: int(fold["sizes"][key]) for key in ("members", "width", "depth", "features")}
     return ResidualCritic(base, inputs[0], inputs[1], **sizes)
+
+
+def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
+    buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
+    return EllipticalCritic(*(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), **buffers)
 
 
 def _inputs(state: dict[str, Tensor]) -> Inputs:
