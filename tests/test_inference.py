@@ -310,7 +310,7 @@ def test_the_interval_covers_when_folds_differ():
 SOUND = Evidence(
     n=5000, dim_x=3, dim_y=3, mi=1.0, stderr=0.02, bound=0.98, bound_stderr=0.02, plug_in=0.99, imbalance=0.01,
     imbalance_stderr=0.01, lower_bound=0.85, ess=1000.0, fold_values=(0.95, 1.0, 1.02), fold_stderrs=(0.04,) * 3,
-    gaussian_bound=0.8, gaussian_stderr=0.02, rise=0.001, distinct_x=5000, distinct_y=5000, linear_noise=0.5,
+    gaussian_bound=0.8, gaussian_stderr=0.02, rise=0.001, linear_noise=0.5,
     local_noise=0.5,
 )  # fmt: skip
 
@@ -337,8 +337,8 @@ def test_a_sound_run_is_ok_without_a_word():
         ({"rise": 0.1}, "caution", "still rose by 0.1 nats"),
         ({"interrupted": True}, "caution", "interrupted"),
         ({"gaussian_bound": 1.1}, "caution", "Gaussian critic reaches 1.1 nats"),
-        ({"n": 20, "distinct_x": 20, "distinct_y": 20}, "caution", "3.3 rows a dimension"),
-        ({"n": 80, "distinct_x": 80, "distinct_y": 80}, "caution", "80 rows are few"),
+        ({"n": 20}, "caution", "3.3 rows a dimension"),
+        ({"n": 80}, "caution", "80 rows are few"),
         ({"dim_x": 4000}, "unreliable", "5000 rows for 4000 + 3 dimensions"),
         (
             {"mi": 8.0, "bound": 7.9, "plug_in": 8.0, "lower_bound": 4.0},
@@ -348,7 +348,11 @@ def test_a_sound_run_is_ok_without_a_word():
         ({"ess": 4.0}, "caution", "rests on about 4 pairs"),
         ({"duplicates": 0.03}, "caution", "3.0 % of the rows repeat"),
         ({"duplicates": 0.5}, "unreliable", "groups="),
-        ({"distinct_y": 2}, "unreliable", "y takes 2 different values, so MI cannot exceed 0.693 nats"),
+        (
+            {"entropy_y": 0.693},
+            "unreliable",
+            "y is discrete and its entropy, which MI cannot exceed, is 0.693 nats",
+        ),
         ({"linear_noise": 1e-15}, "unreliable", "linear combination of x determines"),
         ({"local_noise": 0.0}, "unreliable", "exact function of the other"),
         ({"stderr": 0.2}, "caution", "standard error 0.2 nats is large"),

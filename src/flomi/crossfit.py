@@ -271,13 +271,16 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
         )
     )
     projection, labels = _projection(data)
-    negatives = sorted({int(fold.held.score.shifts.size) for fold in folds})
+    used = {
+        "negatives_a_row": sorted({int(fold.held.score.shifts.size) for fold in folds}),
+        "groups": None if data.groups is None else len(np.unique(data.groups)),
+    }
     return MIEstimate(
         mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
         lower_bound=certificate.value, bound=bound, bound_stderr=bound_stderr, bound_name=plan.bound.name,
         bound_side=plan.bound.side, plug_in=float(np.nanmean(pmi)), imbalance=total.imbalance, pmi=pmi, critic=critic,
         candidates=entries, verdict=verdict, warnings=(*data.notes, *warnings), history=history, projection=projection,
-        projection_labels=labels, config={**plan.config, "negatives_a_row": negatives}, seconds=seconds, n=n,
+        projection_labels=labels, config={**plan.config, **used}, seconds=seconds, n=n,
         dim_x=x.shape[1], dim_y=y.shape[1],
     )  # fmt: skip
 

@@ -97,10 +97,10 @@ def _plain(value: Any) -> Any:
 
 def as_text(result: MIEstimate, pairs: Pairs) -> str:
     """The short table for people, then warnings and notes as sentences."""
-    digits = 5 if 0 < result.stderr < 0.0005 else 3
+    from flomi.result import number  # here, since it loads NumPy, and --help answers at once
 
     def show(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+        return number(value, result.stderr)
 
     name = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}[
         result.bound_side

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from flomi.result import number as plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -282,14 +284,8 @@ def bound_title(name: str) -> str:
 
 
 def number(value: float | None, error: float | None = None) -> str:
-    """Three decimals, or as many as show two digits of the error."""
-    if not finite(value):
-        return "n/a"
-    decimals = 3
-    if finite(error) and error > 0:
-        decimals = int(np.clip(1 - math.floor(math.log10(error)), 3, 8))
-    text = f"{value:.{decimals}f}"
-    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
+    """As `flomi.result.number`, with a minus sign that is no hyphen."""
+    return plain(value, error).replace("-", "\N{MINUS SIGN}")
 
 
 def _label(text: object, width: int) -> str:

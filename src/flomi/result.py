@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MIEstimate"]
+__all__ = ["MIEstimate", "number"]
 
 NATS_PER_BIT = math.log(2)
 
@@ -63,10 +63,12 @@ class MIEstimate:
         return self.mi
 
     def __str__(self) -> str:
-        low, high = self.ci
+        mi, stderr, low, high, least = (
+            number(v, self.stderr) for v in (self.mi, self.stderr, *self.ci, self.lower_bound)
+        )
         return (
-            f"{self.mi:.3f} ± {self.stderr:.3f} {self.units} (95 % interval {low:.3f} to {high:.3f}), "
-            f"at least {self.lower_bound:.3f} with 95 % confidence; verdict: {self.verdict}"
+            f"{mi} ± {stderr} {self.units} (95 % interval {low} to {high}), at least {least} with 95 % confidence; "
+            f"verdict: {self.verdict}"
         )
 
     def __repr__(self) -> str:
@@ -117,6 +119,23 @@ class MIEstimate:
         from flomi import report
 
         return report.write(self, path)
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """Three decimals, or as many as show two digits of the error; powers of ten from a million on.
+
+    >>> number(0.41234, 0.01), number(-0.0001), number(-2.6e55), number(float("nan"))
+    ('0.412', '0.000', '-2.6e+55', 'n/a')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
+    decimals = 3
+    if error is not None and 0 < error < math.inf:
+        decimals = min(max(1 - math.floor(math.log10(error)), 3), 8)
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text  # no minus before a zero
 
 
 def _plain(value: Any) -> Any:

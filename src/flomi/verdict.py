@@ -63,8 +63,8 @@ class Evidence:
     ``ceiling`` is the cap of the bound asked for, log(m + 1) for InfoNCE; ``rise`` the gain of the validation bound in
     the last tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the
     standard error of its difference from ``bound``; ``ess`` the effective number of pairs of the exponential term;
-    ``duplicates`` the share of rows that repeat another row in x and y together; ``distinct_x``, ``distinct_y`` the
-    numbers of different values; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
+    ``duplicates`` the share of rows that repeat another row in x and y together; ``entropy_x``, ``entropy_y`` the
+    entropies of sides that are discrete; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
     column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours (the latter only for what looks exact).
     """
 
@@ -89,8 +89,8 @@ class Evidence:
     rise: float | None = None
     interrupted: bool = False
     duplicates: float = 0.0
-    distinct_x: int | None = None
-    distinct_y: int | None = None
+    entropy_x: float | None = None
+    entropy_y: float | None = None
     linear_noise: float | None = None
     local_noise: float | None = None
     units: str = "nats"
@@ -134,12 +134,11 @@ def _data(e: Evidence) -> Iterator[Finding]:
             "infinite, and any number shown measures the number of rows; add the noise that the "
             "measurement has"
         )
-    for name, distinct in (("x", e.distinct_x), ("y", e.distinct_y)):
-        if distinct is not None and distinct < e.n and e.mi - 2 * e.stderr > np.log(distinct):
+    for name, entropy in (("x", e.entropy_x), ("y", e.entropy_y)):
+        if entropy is not None and e.mi - 2 * e.stderr > entropy:
             yield unreliable(
-                f"{name} takes {distinct} different values, so MI cannot exceed "
-                f"{_show(e, float(np.log(distinct)))}, but the estimate is {_show(e, e.mi)}: do not use "
-                "this number"
+                f"{name} is discrete and its entropy, which MI cannot exceed, is {_show(e, entropy)}, but the "
+                f"estimate is {_show(e, e.mi)}: do not use this number"
             )
     if e.duplicates > DUPLICATES:
         grade = unreliable if e.duplicates > MANY_DUPLICATES else caution
@@ -280,8 +279,18 @@ def judge(evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     return LEVELS[level], tuple(sentence for _, sentence in findings)
 
 
-def _distinct(values: NDArray[np.float64]) -> int:
-    return len(np.unique(np.ascontiguousarray(values).view(f"V{values.itemsize * values.shape[1]}")))
+def _counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How often each different row occurs; -0.0 is 0.0."""
+    rows = np.ascontiguousarray(values + 0.0).view(f"V{values.itemsize * values.shape[1]}")
+    return np.unique(rows, return_counts=True)[1]
+
+
+def _entropy(counts: NDArray[np.int64]) -> float | None:
+    """Plug-in entropy with Miller and Madow's correction (K - 1)/2n; None where values hardly repeat."""
+    n = int(counts.sum())
+    if len(counts) > n / 2:
+        return None
+    return float(np.log(n) - counts @ np.log(counts) / n + (len(counts) - 1) / (2 * n))
 
 
 def _linear_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
@@ -317,7 +326,7 @@ def _local_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None
     if n < 500 or x.shape[1] > 2:
         return None
     columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
-    if not columns or _distinct(x) < 0.9 * n:
+    if not columns or len(_counts(x)) < 0.9 * n:
         return None
     ranks: NDArray[np.float64] = np.stack([_ranks(c) for c in x.T], axis=1)
     neighbours = np.asarray(cKDTree(ranks).query(ranks, k=9)[1])
@@ -336,7 +345,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def describe_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
-    """The data's part of ``Evidence``, from x [n, dim_x] and y [n, dim_y]: duplicates, distinct values, exact relations.
+    """The data's part of ``Evidence``, from x [n, dim_x] and y [n, dim_y]: duplicates, discrete entropies, exact relations.
 
     Repeated rows count as duplicates only where a side is continuous (more than half of its values differ).
 
@@ -349,13 +358,13 @@ def describe_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, A
     """
     x, y = (np.asarray(side, dtype=np.float64).reshape(len(side), -1) for side in (x, y))
     n = len(x)
-    distinct_x, distinct_y = _distinct(x), _distinct(y)
-    continuous = max(distinct_x, distinct_y) > 0.5 * n
+    counts_x, counts_y = _counts(x), _counts(y)
+    continuous = max(len(counts_x), len(counts_y)) > 0.5 * n
     local = [value for value in (_local_noise(x, y), _local_noise(y, x)) if value is not None]
     return {
-        "duplicates": 1.0 - _distinct(np.concatenate([x, y], axis=1)) / n if continuous else 0.0,
-        "distinct_x": distinct_x,
-        "distinct_y": distinct_y,
+        "duplicates": 1.0 - len(_counts(np.concatenate([x, y], axis=1))) / n if continuous else 0.0,
+        "entropy_x": _entropy(counts_x),
+        "entropy_y": _entropy(counts_y),
         "linear_noise": _linear_noise(x, y),
         "local_noise": min(local) if local else None,
     }
