@@ -24,7 +24,7 @@ from flomi.bounds import Bound, Scores
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS, PlainCritic
 from flomi.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
-from flomi.inference import PairScores, Summary, summarise
+from flomi.inference import PairScores, Summary, mean_stderr, summarise
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.scores import Critic, Table, shifts
 from flomi.training import History, Model, Recipe, calibrate, train
@@ -329,9 +329,14 @@ def compete(
         if candidate.interrupted:
             break
     interrupted = any(c.interrupted for c in fitted.values())
-    winner = best(values) if values else None
+    labels = None if groups is None else groups[validation]
+    winner = best(values, labels) if values else None
     # a network sees the features of the expanded form itself, and gains less on top of it
-    base = best({name: v for name, v in values.items() if name != "expanded"}) if based and values else None
+    base = (
+        best({name: v for name, v in values.items() if name != "expanded"}, labels)
+        if based and values
+        else None
+    )
     for chosen in {winner, base}:
         if chosen in CRITICS and CRITICS[chosen].fit is not None and not interrupted:
             fitted[chosen] = make(chosen, np.concatenate([training, validation]))
@@ -367,13 +372,13 @@ def compete(
     )
 
 
-def best(values: dict[str, np.ndarray]) -> str:
+def best(values: dict[str, np.ndarray], groups: np.ndarray | None) -> str:
     """The last name whose FLO bound is higher than the best before it by more than one standard error of the difference."""
     names = list(values)
     top = names[0]
     for name in names[1:]:
         gain = values[name] - values[top]
-        if np.isfinite(values[name]).all() and gain.mean() > gain.std() / math.sqrt(len(gain)):
+        if np.isfinite(values[name]).all() and gain.mean() > mean_stderr(gain, groups):
             top = name
     return top
 

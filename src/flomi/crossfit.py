@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EFFORTS", "Effort", "Plan", "assemble", "cross_fit"]
 
 VALIDATION = 0.2  # of the rows outside the fold
+UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
 
 @dataclass(frozen=True)
@@ -236,9 +237,9 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
 
-    point = _point(folds, total, x, y)
+    point = _point(folds, total, x, y, groups)
     mi, method, critic = point.mi, point.method, point.critic
-    interval = inference.interval(mi, point.stderr, folds=point.folds, deficit_stderr=point.deficit)
+    interval = inference.interval(mi, point.stderr, folds=point.folds, model=point.model)
     certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
     entries = _entries(folds)
     history = [{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history]
@@ -287,57 +288,74 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
 
 @dataclass(frozen=True)
 class _Point:
-    """The point estimate; what sampling and the critic's deficit add to its error; the folds' parts that should agree; which
+    """The point estimate; what sampling adds to its error, and what the model does; the folds' parts that should agree; which
     critic it rests on."""
 
     mi: float
     stderr: float
-    deficit: float
+    model: float
     folds: tuple[float, ...] | None
     method: str
     critic: str
 
 
-def _point(folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor) -> _Point:
+def _point(
+    folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor, groups: np.ndarray | None
+) -> _Point:
     """The best point estimate that the folds allow.
 
     A fitted critic reads too high on rows it was trained on, and too low on others, by p/2n each for a regular model with p
     parameters; so the middle of the two is unbiased to first order. For a closed form, its own formula with the exact
     correction is better still, and a network on top of it adds the middle of what it gained. The formula is meant for
-    continuous columns; where values repeat, the middle serves there too. Which closed form, and whether the networks' gain
-    counts, is decided once for all folds, by the held-out values of all rows.
+    continuous columns and independent rows; elsewhere the middle serves there too. Which closed form, and whether the
+    networks' gain counts, is decided once for all folds, by the held-out values of all rows. Where these can't tell another
+    closed form from the one chosen, how far apart the two lie is part of the error.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
     shared = [name for name in folds[0].values if all(name in fold.values for fold in folds)]
     values = {name: np.concatenate([fold.values[name] for fold in folds]) for name in shared}
     forms = {name: v for name, v in values.items() if name in CRITICS and CRITICS[name].fit is not None}
-    if forms and len(forms) >= len(shared) - 1 and candidates.continuous(x) and candidates.continuous(y):
-        fitted: dict[str, Any] = {}
+    chosen = candidates.best(forms | values, groups)
 
-        def formula(name: str) -> Any:
-            if name not in fitted:
-                fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
-            return fitted[name]
+    def loss(name: str) -> tuple[float, float]:
+        """Held-out value that `name` loses to the one chosen, and its standard error."""
+        difference = values[chosen] - values[name]
+        return float(difference.mean()), inference.mean_stderr(difference, groups)
 
-        critic = candidates.best(forms | values)
-        if critic in forms:
-            form = formula(critic)
-            return _Point(form.mi, form.stderr, 0.0, None, str(form.method), critic)
+    rivals = [name for name in forms if name != chosen and loss(name)[0] < UNSETTLED * loss(name)[1]]
+    fitted: dict[str, Any] = {}
+
+    def formula(name: str) -> Any:
+        if name not in fitted:
+            fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
+        return fitted[name]
+
+    continuous = candidates.continuous(x) and candidates.continuous(y)
+    if forms and len(forms) >= len(shared) - 1 and continuous and groups is None:
+        if chosen in forms:
+            form = formula(chosen)
+            choice = max((abs(formula(name).mi - form.mi) for name in rivals), default=0.0)
+            return _Point(form.mi, form.stderr, choice, None, str(form.method), chosen)
         base = np.array([formula(str(fold.base)).mi for fold in folds])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
-        held = np.array([fold.recalibrated[critic] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
-        parts = base + (training + held) / 2
+        held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
+        training, held = base + training, base + held
         named = Counter(str(fold.base) for fold in folds).most_common(1)[0][0]
-        deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)  # uniform between the two
         method = f"{formula(named).method}; plus the middle of what the networks gained on training and on held-out rows"
-        return _Point(float(weights @ parts), total.plug_in_stderr, deficit, tuple(parts), method, critic)
-    held = np.array([candidates.recalibrated(fold.held.score) for fold in folds])
-    training = np.array([fold.training_value for fold in folds])
-    middle = (training + held) / 2
-    deficit = float(weights @ np.abs(training - held)) / math.sqrt(12)
-    method = "middle of the Donsker-Varadhan values on training and on held-out rows"
-    critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
-    return _Point(float(weights @ middle), total.plug_in_stderr, deficit, tuple(middle), method, critic)
+        choice = max(
+            (abs(formula(name).mi - float(weights @ (training + held)) / 2) for name in rivals), default=0.0
+        )
+        critic = chosen
+    else:
+        held = np.array([candidates.recalibrated(fold.held.score) for fold in folds])
+        training = np.array([fold.training_value for fold in folds])
+        method = "middle of the Donsker-Varadhan values on training and on held-out rows"
+        critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
+        choice = max((math.hypot(*loss(name)) for name in rivals), default=0.0)
+    parts = (training + held) / 2
+    deficit = float(weights @ np.abs(training - held)) / 2  # either of the two is one standard error away
+    model = math.hypot(deficit, choice)
+    return _Point(float(weights @ parts), total.plug_in_stderr, model, tuple(parts), method, critic)
 
 
 def _rise(history: dict[str, Any]) -> float:

@@ -3,7 +3,7 @@
 How to call it, for K folds of held-out scores p (``-u`` for FLO) in ``PairScores`` (see certificate.py)::
 
     s = summarise([fold_1, ..., fold_K])    # s.bound, s.bound_stderr, s.plug_in, s.imbalance, s.ess, s.fold_bounds, ...
-    i = interval(mi, mean_stderr(pmi, groups), folds=per_fold_estimates, deficit_stderr=d)   # i.stderr, i.low, i.high
+    i = interval(mi, mean_stderr(pmi, groups), folds=per_fold_estimates, model=d)   # i.stderr, i.low, i.high
     c = certificate([(held_out_1, calibration_1), ...], alpha=0.05, seed=seed)               # c.value
     verdict, warnings = judge(Evidence(n=n, ...))                                            # verdict.py
 
@@ -228,52 +228,36 @@ def summarise(folds: Sequence[PairScores]) -> Summary:
 
 
 def interval(
-    mi: float,
-    sampling: float,
-    *,
-    folds: Sequence[float] | None = None,
-    fold_stderrs: Sequence[float] | None = None,
-    seeds: Sequence[float] | None = None,
-    deficit_stderr: float = 0.0,
-    level: float = 0.95,
+    mi: float, sampling: float, *, folds: Sequence[float] | None = None, model: float = 0.0
 ) -> Interval:
-    """Standard error of a point estimate and its interval, from independent sources of error.
+    """Standard error of a point estimate and its 95 % interval, from independent sources of error.
 
-        stderr^2 = sampling^2 + tau^2/K + Var[seeds]/R + deficit_stderr^2
+        stderr^2 = sampling^2 + tau^2/K + model^2
 
     ``sampling`` is the standard error of the mean PMI (``mean_stderr``; its leading term is Var[PMI]/n). ``folds`` are the
-    K folds' estimates of the same number and ``fold_stderrs`` what sampling alone explains (``sampling * sqrt(K)`` where
-    not given): tau^2 is their variance beyond that, at least 0, and stands for selection and training. ``seeds`` are R
-    repeats with other training seeds on the same rows. ``deficit_stderr`` is the uncertainty of a debiasing term. The
-    quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
+    K folds' estimates of the same number: tau^2 is their variance beyond the K sampling^2 that sampling explains, at least
+    0, and stands for selection and training. ``model`` is what a debiasing term, or the choice among models, leaves open.
+    The quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
 
-    Raises ValueError for negative standard errors or a level outside (0, 1).
+    Raises ValueError for negative standard errors.
 
     Example:
-        >>> i = interval(1.0, 0.03, deficit_stderr=0.04)
+        >>> i = interval(1.0, 0.03, model=0.04)
         >>> (round(i.stderr, 3), round(i.low, 3), round(i.high, 3))
         (0.05, 0.902, 1.098)
     """
     from scipy.special import ndtri, stdtrit
 
-    if sampling < 0 or deficit_stderr < 0:
-        raise ValueError(f"standard errors must not be negative, found {sampling} and {deficit_stderr}")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie between 0 and 1, found {level}")
-    parts = {"sampling": float(sampling), "deficit": float(deficit_stderr)}
-    slack = 0.0  # sum of variance^2 / degrees of freedom over the parts that are estimated from few values
+    if sampling < 0 or model < 0:
+        raise ValueError(f"standard errors must not be negative, found {sampling} and {model}")
+    parts = {"sampling": float(sampling), "model": float(model)}
+    dof = np.inf
     if folds is not None and len(folds) > 1:
         k = len(folds)
-        explained = float(np.mean(np.square(fold_stderrs))) if fold_stderrs is not None else k * sampling**2
-        found = float(np.var(folds, ddof=1))
-        parts["folds"] = float(np.sqrt(max(found - explained, 0.0) / k))
-        if found > explained:
-            slack += (found / k) ** 2 / (k - 1)
-    if seeds is not None and len(seeds) > 1:
-        parts["seeds"] = float(np.std(seeds, ddof=1) / np.sqrt(len(seeds)))
-        slack += parts["seeds"] ** 4 / (len(seeds) - 1)
-    variance = float(sum(value**2 for value in parts.values()))
-    stderr = float(np.sqrt(variance))
-    dof = variance**2 / slack if slack > 0 else np.inf
-    quantile = float(stdtrit(dof, 0.5 + level / 2) if np.isfinite(dof) else ndtri(0.5 + level / 2))
+        found = float(np.var(folds, ddof=1)) / k
+        parts["folds"] = float(np.sqrt(max(found - sampling**2, 0.0)))
+        if parts["folds"] > 0:
+            dof = (k - 1) * sum(value**2 for value in parts.values()) ** 2 / found**2
+    stderr = float(np.sqrt(sum(value**2 for value in parts.values())))
+    quantile = float(stdtrit(dof, 0.975) if np.isfinite(dof) else ndtri(0.975))
     return Interval(stderr, mi - quantile * stderr, mi + quantile * stderr, parts)
