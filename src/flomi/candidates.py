@@ -46,6 +46,7 @@ __all__ = [
 PREPROCESS = ("rank", "standardize", "none")
 Rows = tuple[Tensor, Tensor]
 MIN_SHIFTS = 128  # what the certificate looks at
+TRAINING_ROWS = 1500  # on which the winner's training value is measured
 CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
 
 
@@ -137,16 +138,21 @@ class Fold:
     interrupted: bool
 
 
-def contenders(bound: Bound, x: Tensor, y: Tensor) -> tuple[str, ...]:
-    """The names that compete under critic="auto", simple ones first.
+def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]:
+    """The names that compete under critic="auto", simple ones first, given the number of `rows` that each will train on.
 
-    One column against one is what the local critic is for. It takes any shape, so no network follows it there.
+    One column against one is what the local critic is for. It takes any shape, so no network follows it there. Forms with more
+    parameters than so few rows can fit are left out: they would only cost time.
     """
     if "density" in bound.needs:
         return ("density",)
-    if x[0].numel() == y[0].numel() == 1 and continuous(x) and continuous(y):
+    dim_x, dim_y = (v[0].numel() for v in (x, y))
+    if dim_x == dim_y == 1 and rows >= 100 and continuous(x) and continuous(y):
         return ("null", "gaussian", "student", "local")
-    return ("null", "gaussian", "student", "expanded", "residual")
+    names = ["null", "gaussian"]
+    names += ["student"] if rows >= 5 * (dim_x + dim_y) else []
+    names += ["expanded"] if rows >= 10 * (dim_x + dim_y + 1) else []
+    return (*names, "residual")
 
 
 def continuous(v: Tensor) -> bool:
@@ -169,11 +175,12 @@ def fit(
     *,
     seed: int,
     base: nn.Module | None = None,
+    groups: np.ndarray | None = None,
     progress: str | None = None,
 ) -> Candidate:
     """Fit one candidate to `rows` (float64, as the user gave them), stopping by the validation rows `held`.
 
-    `base` is what a residual critic starts from: the Student copula if None.
+    `base` is what a residual critic starts from, the Student copula if None; `groups` are the labels of `rows`, then of `held`.
     """
     start = time.perf_counter()
     shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
@@ -196,9 +203,10 @@ def fit(
             base = fit_quadratic(x, y, len(held[0]), seed=seed)
         elif base is None:
             base = EllipticalCritic.fit(x, y, tails="student")
+        labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
         net, gain, history = fit_residual(
-            x, y, len(held[0]), base, how.ensemble, seed=seed, device=how.device, progress=progress
-        )
+            x, y, len(held[0]), base, how.ensemble, seed=seed, device=how.device, groups=labels, progress=progress
+        )  # fmt: skip
         return done(Model(net, (), None), (nn.Flatten(), nn.Flatten()), history, gain)
 
     prep = [_prepare(v, "none" if kind is None else how.preprocess) for v in rows]
@@ -311,9 +319,10 @@ def compete(
     def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
         text = name if isinstance(name, str) else "own"
         label = None if progress is None else f"{progress}, {text}"
+        among = None if groups is None else groups[np.concatenate([rows, validation])]
         return fit(
             name, bound, (x[rows], y[rows]), (x[validation], y[validation]), how, seed=seed_of(seed, text), base=base,
-            progress=label,
+            groups=among, progress=label,
         )  # fmt: skip
 
     fitted: dict[str, Candidate] = {}
@@ -358,7 +367,7 @@ def compete(
         residual=residual,
         held=reports[winner],
         calibration=measure(won, validation, CALIBRATION_PAIRS).score,
-        training_value=_training_value(won, x[training], y[training], seed),
+        training_value=recalibrated(measure(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS).score),
         values={name: flo_by_row(r.referee) for name, r in reports.items()},
         recalibrated={name: recalibrated(r.score) for name, r in reports.items()},
         summaries={name: summarise([r.referee]) for name, r in reports.items()},
@@ -385,22 +394,16 @@ def best(values: dict[str, np.ndarray], groups: np.ndarray | None) -> str:
 
 def flo_by_row(p: PairScores) -> np.ndarray:
     """FLO bound [n] by row."""
-    value: np.ndarray = p.pos + 1 - np.exp(p.neg).mean(1)
+    neg, keep = p.apart()
+    value: np.ndarray = p.pos + 1 - np.exp(neg).sum(1) * (len(p.pos) / keep.sum())
     return value
 
 
 def recalibrated(p: PairScores) -> float:
     """Donsker-Varadhan value E[p] - log E_m[e^p]: the FLO bound of p at its best constant shift."""
-    top = float(p.neg.max())
-    return float(p.pos.mean() - top - np.log(np.exp(p.neg - top).mean()))
-
-
-def _training_value(candidate: Candidate, x: Tensor, y: Tensor, seed: int) -> float:
-    """Donsker-Varadhan value of the PMI score on rows that it was trained on, at most 1,500."""
-    generator = torch.Generator().manual_seed(seed)
-    some = torch.randperm(len(x), generator=generator)[:1500]
-    positive, negative = candidate.scores(x[some], y[some], shifts(len(some), len(some) - 1, generator))
-    return float(positive.mean() - torch.logsumexp(negative.flatten(), 0)) + math.log(negative.numel())
+    neg, keep = p.apart()
+    top = float(neg.max())
+    return float(p.pos.mean() - top - np.log(np.exp(neg - top).sum() / keep.sum()))
 
 
 def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:

@@ -121,6 +121,16 @@ class PairScores:
         rows = np.arange(n)[:, None]
         return cls(np.diagonal(matrix).copy(), matrix[rows, (rows + shifts) % n], shifts, groups)
 
+    def apart(self) -> tuple[Array, Array]:
+        """neg, -inf where both rows are of one group, and which pairs that leaves [n, m]."""
+        if self.groups is None:
+            return self.neg, np.ones_like(self.neg)
+        n = len(self.pos)
+        keep = self.groups[:, None] != self.groups[(np.arange(n)[:, None] + self.shifts) % n]
+        if not keep.any():
+            raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+        return np.where(keep, self.neg, -np.inf), keep.astype(np.float64)
+
     def thin(self, count: int) -> PairScores:
         """The same rows with the first ``count`` of their shifts."""
         if self.shifts.size <= count:

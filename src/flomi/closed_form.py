@@ -47,21 +47,17 @@ class InSample:
 class NullCritic(nn.Module):
     """g = u = 0, the right answer for independent data: its bound is exactly 0 with no variance.
 
-    `fit` adds an estimate: 0, with the root mean square of the Gaussian copula's estimate as its standard error, since a
-    dependence too weak to win on other rows may still be there.
-
     >>> NullCritic()(torch.ones(3, 2), torch.ones(3, 1))
     tensor([0., 0., 0.])
     """
 
-    in_sample = InSample(0.0, 0.0, 0.0, 0, "x and y taken as independent")
+    in_sample = InSample(
+        0.0, 0.0, 0.0, 0, "0, as no dependence was found; the error is the Gaussian copula's"
+    )
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> NullCritic:
-        critic, near = cls(), EllipticalCritic.fit(x, y).in_sample
-        method = "0, as no dependence was found; the error is the Gaussian copula's"
-        critic.in_sample = InSample(0.0, math.hypot(near.mi, near.stderr), 0.0, 0, method)
-        return critic
+        return cls()
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
@@ -146,7 +142,11 @@ class EllipticalCritic(nn.Module):
         z = torch.cat([r(v).double() for r, v in zip(ranks, (x, y), strict=True)], 1)
         nu = _search_nu(z) if tails == "student" else math.inf
         t, center, dispersion, weights = _fit_law(z, nu)
-        weight_x, weight_y, corr = _canonical(_fold_moments(t - center, weights), dim)
+        turn = _row_space(t - center, dim)
+        kept = int(turn[:dim].any(0).sum())
+        dispersion = turn.T @ dispersion @ turn
+        weight_x, weight_y, corr = _canonical(_fold_moments((t - center) @ turn, weights), kept)
+        weight_x, weight_y = turn[:dim, :kept] @ weight_x, turn[dim:, kept:] @ weight_y
         corr = corr.clamp(0, 1 - torch.finfo(dtype).eps ** 0.75)
         critic = cls(
             *ranks,
@@ -158,7 +158,7 @@ class EllipticalCritic(nn.Module):
             corr=corr.to(dtype),
         )
         pmi = critic(x, y)
-        critic.in_sample = _in_sample(dispersion, nu, dim, corr, pmi.double())
+        critic.in_sample = _in_sample(dispersion, nu, kept, corr, pmi.double())
         some = critic.matrix(*critic.encode(x[:CAP_ROWS], y[:CAP_ROWS]))
         critic.low, critic.high = torch.tensor(-math.log(len(x)), dtype=dtype), highest(some, pmi)
         return critic
@@ -259,8 +259,20 @@ def _log_likelihood(t: Tensor, s: Tensor, nu: float) -> float:
 
 
 def _correlation(s: Tensor) -> Tensor:
-    scale = s.diagonal().clamp(min=1e-300).sqrt()
+    scale = s.diagonal().sqrt()
+    scale = torch.where(scale > 1e-150, scale, 1.0)  # a column that is constant in these rows stays at 0
     return s / scale / scale[:, None]
+
+
+def _row_space(t: Tensor, dim: int) -> Tensor:
+    """[d, kept] orthonormal columns that hold all rows of each block: as many as rows, where a block has more columns."""
+    turn: Tensor = torch.block_diag(
+        *(
+            torch.linalg.qr(b.T).Q if b.shape[1] > len(b) else torch.eye(b.shape[1], dtype=b.dtype)
+            for b in (t[:, :dim], t[:, dim:])
+        )
+    )
+    return turn
 
 
 def _t_scores(z: Tensor, nu: float) -> Tensor:
@@ -308,31 +320,42 @@ def _fold_moments(z: Tensor, w: Tensor) -> Tensor:
     return torch.stack([(v * u).T @ v * (_FOLDS / len(z)) for v, u in folds])
 
 
-def _directions(cov: Tensor, dim: int, shrink: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Canonical directions of both blocks and the canonical correlations, from one covariance matrix."""
+class _Blocks:
+    """A covariance matrix of (x, y), with the axes of both blocks, which shrinking leaves as they are."""
 
-    def root(c: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh((1 - shrink) * c + shrink * c.diagonal().diag())
+    def __init__(self, cov: Tensor, dim: int) -> None:
+        blocks = cov[:dim, :dim], cov[dim:, dim:]
+        self.cross, self.axes = cov[:dim, dim:], [torch.linalg.eigh(block) for block in blocks]
+
+    def directions(self, shrink: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Canonical directions of both blocks and the canonical correlations; `shrink` mixes in a multiple of the identity."""
+        wx, wy = (self._root(values, vectors, shrink) for values, vectors in self.axes)
+        u, r, vh = torch.linalg.svd(wx.T @ self.cross @ wy)
+        return wx @ u, wy @ vh.T, r
+
+    @staticmethod
+    def _root(values: Tensor, vectors: Tensor, shrink: float) -> Tensor:
+        values = (1 - shrink) * values + shrink * values.mean()
         keep = values > _TINY * values[-1].clamp(min=1e-300)
         scaled: Tensor = vectors[:, keep] / values[keep].sqrt()
         return scaled
 
-    wx, wy = root(cov[:dim, :dim]), root(cov[dim:, dim:])
-    u, r, vh = torch.linalg.svd(wx.T @ cov[:dim, dim:] @ wy)
-    return wx @ u, wy @ vh.T, r
-
 
 def _canonical(moments: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical directions, scaled, and correlations, as left-out folds see those of the other folds; best shrinkage."""
-    found = [_cross_validated(moments, dim, shrink) for shrink in _SHRINK]
+    every = _Blocks(moments.mean(0), dim)
+    others = [_Blocks(moments.mean(0) - left, dim) for left in moments / len(moments)]
+    found = [_cross_validated(every, others, moments / len(moments), dim, shrink) for shrink in _SHRINK]
     return max(found, key=lambda f: -float(torch.log1p(-f[2].square()).sum()))
 
 
-def _cross_validated(moments: Tensor, dim: int, shrink: float) -> tuple[Tensor, Tensor, Tensor]:
-    wx, wy, r = _directions(moments.mean(0), dim, shrink)
+def _cross_validated(
+    every: _Blocks, others: list[_Blocks], moments: Tensor, dim: int, shrink: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    wx, wy, r = every.directions(shrink)
     sx, sy, c = torch.zeros(wx.shape[1]).to(r), torch.zeros(wy.shape[1]).to(r), torch.zeros_like(r)
-    for left in moments / len(moments):
-        ax, ay, rf = _directions(moments.mean(0) - left, dim, shrink)
+    for left, other in zip(moments, others, strict=True):
+        ax, ay, rf = other.directions(shrink)
         p, q, m = (min(len(a), b) for a, b in ((sx, ax.shape[1]), (sy, ay.shape[1]), (r, len(rf))))
         sx[:p] += (ax * (left[:dim, :dim] @ ax)).sum(0)[:p]
         sy[:q] += (ay * (left[dim:, dim:] @ ay)).sum(0)[:q]
@@ -357,7 +380,7 @@ def _decreasing(r: Tensor) -> Tensor:
 
 
 def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InSample:
-    wx, wy, r = _directions(s, dim)
+    wx, wy, r = _Blocks(s, dim).directions()
     n, p, q = len(pmi), wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
     # dispersion is estimated from Student rows as well as from this share of Gaussian rows

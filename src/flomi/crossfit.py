@@ -170,8 +170,9 @@ def _check_match(critic: str | nn.Module, bound: Bound) -> None:
 def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
     """Every fold's competition; those finished before a Ctrl-C are kept."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
-    names = candidates.contenders(plan.bound, x, y) if plan.critic == "auto" else (plan.critic,)
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
+    least = min(len(part[0]) for part in parts)
+    names = candidates.contenders(plan.bound, x, y, least) if plan.critic == "auto" else (plan.critic,)
 
     def job(k: int) -> Callable[[], Fold]:
         return partial(
@@ -335,7 +336,10 @@ def _point(
         if chosen in forms:
             form = formula(chosen)
             choice = max((abs(formula(name).mi - form.mi) for name in rivals), default=0.0)
-            return _Point(form.mi, form.stderr, choice, None, str(form.method), chosen)
+            stderr = form.stderr
+            if chosen == "null":  # a dependence too weak to win on other rows may still be there
+                stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr)
+            return _Point(form.mi, stderr, choice, None, str(form.method), chosen)
         base = np.array([formula(str(fold.base)).mi for fold in folds])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
         held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]

@@ -60,11 +60,11 @@ class Gain:
 
 
 def log_mean_off(g: Tensor) -> Tensor:
-    """log mean of e^G over the off-diagonal of [..., n, n]."""
-    n = g.shape[-1]
+    """log mean of e^G over the off-diagonal of [..., n, n]; pairs at -inf, which are of one group, do not count."""
     off = g.clone()
     off.diagonal(dim1=-2, dim2=-1).fill_(-math.inf)
-    return off.flatten(-2).logsumexp(-1) - math.log(n * (n - 1))
+    off = off.flatten(-2)
+    return off.logsumexp(-1) - off.isfinite().sum(-1).log()
 
 
 class _Contrast(torch.autograd.Function):
@@ -192,15 +192,24 @@ def fit_residual(
     *,
     seed: int = 0,
     device: str = "cpu",
+    groups: Tensor | None = None,
     progress: str | None = None,
 ) -> tuple[ResidualCritic, Gain, History]:
-    """The ensemble on top of `base`, which stays as it is. x, y: float64 rows [n, d] in random order."""
+    """The ensemble on top of `base`, which stays as it is. x, y: float64 rows [n, d] in random order; groups [n] from 0."""
     n, e = len(x), recipe.members
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(n, generator=generator)
+    if groups is not None:  # one after another
+        place = torch.randperm(int(groups.max()) + 1, generator=generator)
+        order = order[place[groups[order]].argsort(stable=True)]
     # each member validates on a block of its own; the blocks are disjoint while e n_validation <= n
     held = torch.stack([order.roll(k * n_validation)[-n_validation:] for k in range(e)])
     rows = torch.stack([order.roll(k * n_validation)[:-n_validation] for k in range(e)])
+    if groups is not None:  # a group at the edge of the block is not trained on: others stand in for its rows
+        for mine, block in zip(rows, held, strict=True):
+            free = mine[~torch.isin(groups[mine], groups[block])]
+            again = torch.randint(len(free), (len(mine) - len(free),), generator=generator)
+            mine.copy_(torch.cat([free, free[again]]))
     net = ResidualCritic(
         base, *canonical_inputs(x, y, rotate=True), members=e, width=recipe.width, depth=recipe.depth,
         features=recipe.features, seed=seed,
@@ -211,9 +220,16 @@ def fit_residual(
         a0, b0 = (code.float().to(device) for code in base.encode(x, y))  # type: ignore[operator]
     base.to(device)
 
+    def apart(g: Tensor, index: Tensor) -> Tensor:
+        """-inf at pairs of different rows of one group: they are no sample of independent x and y."""
+        if groups is None:
+            return g
+        label = groups[index].to(g.device)
+        return g.masked_fill((label == label[:, None]).fill_diagonal_(False), -math.inf)
+
     @torch.no_grad()
     def of_base(index: Tensor) -> Tensor:
-        return torch.stack([base.matrix(a0[k], b0[k]).float() for k in index])  # type: ignore[operator]
+        return torch.stack([apart(base.matrix(a0[k], b0[k]).float(), k) for k in index])  # type: ignore[operator]
 
     def of_all(index: Tensor, g0: Tensor) -> Tensor:
         return net.members_matrix(hx[index], hy[index], g0)
@@ -244,8 +260,8 @@ def fit_residual(
         difference = (_rowwise(of_all(judged, judged_base)) - _rowwise(judged_base)).flatten()
         stderr = float(difference.std()) / math.sqrt(min(difference.numel(), n))
         some = order[:SHIFT]
-        net.shift.copy_(log_mean_off(net.matrix(*net.encode(x[some], y[some]))))
-        net.high.copy_(highest(net.matrix(*net.encode(x[some], y[some])), net(x, y)))
+        net.shift.copy_(log_mean_off(apart(net.matrix(*net.encode(x[some], y[some])), some)))
+        net.high.copy_(highest(apart(net.matrix(*net.encode(x[some], y[some])), some), net(x, y)))
         net.low.fill_(-math.log(n))
     return net, Gain(float(difference.mean()), stderr, training), history
 

@@ -117,18 +117,10 @@ def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
     degenerate part's variance is returned so that the caller takes one away.
     """
     n, m = scores.neg.shape
+    neg, keep = scores.apart()
     with np.errstate(over="ignore"):
-        e = np.exp(np.asfortranarray(scores.neg))
-    if scores.groups is not None:
-        partner = (np.arange(n)[:, None] + scores.shifts) % n
-        keep = (scores.groups[:, None] != scores.groups[partner]).astype(np.float64)
-        e *= keep
-    else:
-        keep = np.ones((1, m))
-    keep = np.broadcast_to(keep, (n, m))
+        e = np.exp(np.asfortranarray(neg))
     pairs = int(keep.sum())
-    if pairs == 0:
-        raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
     row, row_count, column, column_count = e.sum(axis=1), keep.sum(axis=1), np.zeros(n), np.zeros(n)
     for k, shift in enumerate(scores.shifts):
         column += np.roll(e[:, k], shift)
