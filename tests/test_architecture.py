@@ -10,9 +10,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
-MATHEMATICS = {"bounds", "critics", "preprocess", "closed_form", "features", "local_ratio", "residual"}
+MATHEMATICS = {
+    "bounds",
+    "critics",
+    "preprocess",
+    "closed_form",
+    "features",
+    "local_ratio",
+    "matched",
+    "residual",
+}
 TRAINING = MATHEMATICS | {"scores", "training"}
-STATISTICS = {"inference", "certificate", "verdict"}
+STATISTICS = {"inference", "certificate", "verdict", "rows"}
 DATA = {"data", "checks", "columns", "tables"}
 BELOW = (
     TRAINING | STATISTICS | DATA | {"ensemble", "candidates", "result"}
@@ -24,14 +33,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preprocess": set(),
     "closed_form": {"preprocess"},
     "local_ratio": {"closed_form", "preprocess"},
+    "matched": {"closed_form", "local_ratio", "preprocess"},
     "features": {"closed_form", "preprocess"},
     "residual": {"features"},
-    "critics": {"closed_form", "features", "local_ratio"},
+    "critics": {"closed_form", "features", "local_ratio", "matched"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
     "ensemble": {"closed_form", "features", "residual", "training"},
     "losses": {"bounds", "critics", "scores"},
     "verdict": set(),
+    "rows": set(),
     "certificate": set(),
     "inference": {"certificate", "verdict"},
     "candidates": TRAINING | STATISTICS | {"ensemble"},
@@ -66,11 +77,13 @@ THIRD_PARTY: dict[str, set[str]] = {
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
     "local_ratio": {"torch", "scipy"},
+    "matched": {"torch", "scipy"},
     "features": {"torch"},
     "residual": {"torch"},
     "ensemble": {"torch", "tqdm"},
     "inference": {"numpy", "scipy"},
     "certificate": {"numpy", "scipy"},
+    "rows": {"numpy", "scipy"},
     "scores": {"torch"},
     "training": {"torch", "numpy", "tqdm"},
 }

@@ -83,10 +83,6 @@ def test_null_is_zero_everywhere() -> None:
     a, b = null.encode(torch.randn(4, 2), torch.randn(3, 5))
     assert null.matrix(a, b).shape == (4, 3) and not null.matrix(a, b).any()
     assert not null.positives(a[:3], b)[1].any() and null.in_sample.mi == 0
-    for rho in (0.0, 0.1):
-        x, y, truth = gaussian(400, 2, rho)
-        found = NullCritic.fit(x, y).in_sample
-        assert found.mi == 0 and truth < 1.96 * found.stderr < 0.1
 
 
 def test_small_sample_bias_of_log_determinants_is_exact() -> None:

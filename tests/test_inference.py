@@ -13,12 +13,12 @@ from flomi.inference import (
     Evidence,
     PairScores,
     certificate,
-    describe_rows,
     interval,
     judge,
     mean_stderr,
     summarise,
 )
+from flomi.rows import describe_rows
 
 # A discrete joint distribution of 2 x 2 values, small enough to enumerate every data set of four rows.
 JOINT = np.array([[0.4, 0.1], [0.15, 0.35]])
@@ -321,8 +321,12 @@ def test_a_sound_run_is_ok_without_a_word():
 @pytest.mark.parametrize(
     ("change", "verdict", "words"),
     [
-        ({"ceiling": 1.3, "bound_name": "infonce"}, "unreliable", "near its ceiling of 1.3 nats"),
-        ({"ceiling": 1.9, "bound_name": "infonce"}, "caution", "the infonce value 0.98 nats"),
+        (
+            {"ceiling": 1.3, "capped": 0.98, "bound_name": "infonce"},
+            "unreliable",
+            "near its ceiling of 1.3 nats",
+        ),
+        ({"ceiling": 1.9, "capped": 0.98, "bound_name": "infonce"}, "caution", "the infonce value 0.98 nats"),
         ({"imbalance": 0.12}, "caution", "normalisation is off by +0.12"),
         ({"imbalance": -0.5}, "unreliable", "off by -0.50 (standard error 0.01"),
         ({"plug_in": 1.4}, "caution", "bound 0.98 nats, plug-in 1.4 nats"),
@@ -336,6 +340,12 @@ def test_a_sound_run_is_ok_without_a_word():
         ({"rise": 0.1}, "caution", "still rose by 0.1 nats"),
         ({"interrupted": True}, "caution", "interrupted"),
         ({"gaussian_bound": 1.1}, "caution", "Gaussian critic reaches 1.1 nats"),
+        (
+            {"others": (("nearest neighbours give", 1.3, 0.02),)},
+            "caution",
+            "give 1.3 nats, 0.3 nats more than the estimate",
+        ),
+        ({"others": (("nearest neighbours give", 1.3, 0.2),)}, "ok", ""),
         ({"n": 20}, "caution", "3.3 rows a dimension"),
         ({"n": 80}, "caution", "80 rows are few"),
         ({"dim_x": 4000}, "unreliable", "5000 rows for 4000 + 3 dimensions"),
@@ -357,14 +367,19 @@ def test_a_sound_run_is_ok_without_a_word():
         ({"stderr": 0.2}, "caution", "standard error 0.2 nats is large"),
         ({"lower_bound": 0.1}, "ok", "certificate 0.1 nats is far below the estimate 1 nats"),
         ({"lower_bound": 1.2}, "unreliable", "below its own certificate 1.2 nats"),
-        ({"mi": float("nan")}, "unreliable", "not a finite number"),
+        ({"mi": float("nan")}, "unreliable", "estimate is not finite"),
         ({"lower_bound": 0.1, "units": "bits"}, "ok", "certificate 0.144 bits"),
     ],
 )
 def test_each_doubt_has_its_sentence(change, verdict, words):
     found, warnings = judge(dataclasses.replace(SOUND, **change))
     assert found == verdict
-    assert sum(words in sentence for sentence in warnings) == 1, warnings
+    assert sum(words in sentence for sentence in warnings) == (words != ""), warnings
+
+
+def test_data_that_forbid_a_number_are_the_reason_that_there_is_none():
+    _, warnings = judge(dataclasses.replace(SOUND, mi=float("inf"), linear_noise=0.0))
+    assert len(warnings) == 1 and "linear combination" in warnings[0]
 
 
 def test_the_gravest_reason_stands_first():
@@ -392,10 +407,35 @@ def test_an_infinite_mi_is_recognised_and_strong_noise_is_not():
     }  # fmt: skip
 
 
-def test_copies_count_only_among_continuous_rows():
+def test_copies_count_only_among_continuous_values():
     rng = np.random.default_rng(11)
     x, y = rng.standard_normal((500, 2)), rng.standard_normal((500, 1))
+
+    def share(x, y, groups=None):
+        return describe_rows(x, y, groups)["duplicates"]
+
     again = np.concatenate([np.arange(500), np.arange(50)])
-    assert describe_rows(x[again], y[again])["duplicates"] == pytest.approx(50 / 550)
-    letters = rng.integers(0, 3, (2, 500, 1)).astype(float)
-    assert describe_rows(*letters)["duplicates"] == 0.0
+    assert share(x[again], y[again]) == pytest.approx(50 / 550)
+    for times in (2, 3, 10):
+        every = np.repeat(np.arange(500), times)
+        assert share(x[every], y[every]) == pytest.approx(1 - 1 / times)
+        assert share(x[every], y[every], every) == 0.0  # copies within a group are what groups are for
+    silent = np.where(rng.random((2, 500, 1)) < 0.6, 0.0, rng.standard_normal((2, 500, 1)))
+    assert share(*silent) == 0.0  # rows of two zeros are no copies
+    letters, codes = rng.integers(0, 3, (500, 1)).astype(float), rng.integers(0, 90, (500, 1)).astype(float)
+    assert share(letters, codes % 3) == share(codes, codes % 3) == 0.0
+
+
+def test_a_relation_needs_more_than_outliers_large_numbers_or_groups():
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((400, 2))
+    y = x + rng.standard_normal((400, 2))
+    assert describe_rows(1e300 * x, 1e300 * y)["linear_noise"] == pytest.approx(
+        describe_rows(x, y)["linear_noise"]
+    )
+    x[0] = y[0] = 1e7
+    assert describe_rows(x, y)["linear_noise"] > 0.1
+    subject = np.repeat(np.arange(20), 30)
+    trend = np.linspace(0, 1, 600)[:, None] + subject[:, None]
+    assert describe_rows(trend, trend**3)["local_noise"] < 0.01
+    assert describe_rows(trend, trend**3, subject)["local_noise"] is None

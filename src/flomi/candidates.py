@@ -47,6 +47,8 @@ PREPROCESS = ("rank", "standardize", "none")
 Rows = tuple[Tensor, Tensor]
 MIN_SHIFTS = 128  # what the certificate looks at
 TRAINING_ROWS = 1500  # on which the winner's training value is measured
+ATOM = 0.05  # share of a column at one value, from which on it is a value of its own
+MATCHED_ROWS, MATCHED_DIMENSIONS = 500, 20  # where local critics of matched columns compete
 CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
 
 
@@ -151,13 +153,16 @@ def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]
         return ("null", "gaussian", "student", "local")
     names = ["null", "gaussian"]
     names += ["student"] if rows >= 5 * (dim_x + dim_y) else []
+    wide = max(dim_x, dim_y) > MATCHED_DIMENSIONS
+    names += ["matched"] if rows >= MATCHED_ROWS and not wide and continuous(x) and continuous(y) else []
     names += ["expanded"] if rows >= 10 * (dim_x + dim_y + 1) else []
     return (*names, "residual")
 
 
 def continuous(v: Tensor) -> bool:
-    """Whether in no column half of the values or more repeat another one."""
-    return all(len(column.unique()) > len(column) / 2 for column in v.flatten(1).T)
+    """Whether every column takes many values, more than half as many as there are rows, and none of them often."""
+    counts = (column.unique(return_counts=True)[1] for column in v.flatten(1).T)
+    return all(len(c) > len(v) / 2 and int(c.max()) <= max(1, ATOM * len(v)) for c in counts)
 
 
 def seed_of(seed: int, *more: int | str) -> int:

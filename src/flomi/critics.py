@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.features import ExpandedCritic
 from flomi.local_ratio import LocalCritic
+from flomi.matched import MatchedCritic
 
 __all__ = [
     "CRITICS",
@@ -402,7 +403,7 @@ class CriticKind:
     """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), a closed form to `fit` to rows (x, y), or an
     ensemble of networks on top of a `base`, itself a closed form or learned.
 
-    `negatives` is the scheme that training can afford.
+    `negatives` is the scheme that training can afford; `formula` says whether a closed form gives an estimate of its own.
     """
 
     name: str
@@ -411,6 +412,7 @@ class CriticKind:
     fit: Callable[[Tensor, Tensor], nn.Module] | None = None
     base: Literal["closed form", "learned"] | None = None
     negatives: str = "shifts"
+    formula: bool = True
 
 
 def _joint(dim_x: int, dim_y: int, hidden: Sequence[int]) -> nn.Module:
@@ -434,6 +436,9 @@ _KINDS = (
     CriticKind("network", "the same on top of a quadratic layer; every weight starts at random", base="learned"),
     CriticKind("null", "g = u = 0: x and y independent", fit=NullCritic.fit),
     CriticKind("local", "kernel density ratio, for one column against one", fit=LocalCritic.fit),
+    CriticKind(
+        "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, formula=False
+    ),
     CriticKind("gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit),
     CriticKind(
         "student", "Student copula: the Gaussian's with tail dependence",

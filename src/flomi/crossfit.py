@@ -19,10 +19,14 @@ import flomi
 from flomi import bounds, candidates, inference
 from flomi.bounds import Bound
 from flomi.candidates import Fold, How
+from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS
 from flomi.data import Pairs
 from flomi.ensemble import EnsembleRecipe
+from flomi.local_ratio import ksg
+from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
+from flomi.rows import describe_rows
 from flomi.scores import NEGATIVES
 from flomi.training import Recipe
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["EFFORTS", "Effort", "Plan", "assemble", "cross_fit"]
 
 VALIDATION = 0.2  # of the rows outside the fold
+NEIGHBOUR_ROWS, NEIGHBOUR_DIMENSIONS = 5000, 4  # nearest neighbours are slow beyond, and read too low
 UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
 
@@ -253,9 +258,10 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             dim_y=y.shape[1],
             mi=mi,
             stderr=interval.stderr,
-            bound=bound,
-            bound_stderr=bound_stderr,
+            bound=total.bound,
+            bound_stderr=total.bound_stderr,
             bound_name=plan.bound.name,
+            capped=bound,
             plug_in=total.plug_in,
             imbalance=total.imbalance,
             imbalance_stderr=total.imbalance_stderr,
@@ -266,10 +272,12 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             fold_stderrs=total.fold_stderrs,
             gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
             gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
+            others=_others(x, y, groups, plan.critic),
+            automatic=plan.critic == "auto",
             rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in folds),
             units=plan.config["units"],
-            **inference.describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1)),
+            **describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1), data.groups),
         )
     )
     projection, labels = _projection(data)
@@ -331,35 +339,58 @@ def _point(
             fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
         return fitted[name]
 
-    continuous = candidates.continuous(x) and candidates.continuous(y)
-    if forms and len(forms) >= len(shared) - 1 and continuous and groups is None:
+    def apart(mi: float) -> float:
+        """How far `mi` is from what the rivals would have given."""
+        return max(
+            (
+                abs(formula(k).mi - mi) if regular and CRITICS[k].formula else math.hypot(*loss(k))
+                for k in rivals
+            ),
+            default=0.0,
+        )
+
+    regular = groups is None and candidates.continuous(x) and candidates.continuous(y)
+    under = [chosen] if chosen in forms else [str(fold.base) for fold in folds]
+    if regular and all(name in forms and CRITICS[name].formula for name in under):
         if chosen in forms:
             form = formula(chosen)
-            choice = max((abs(formula(name).mi - form.mi) for name in rivals), default=0.0)
             stderr = form.stderr
             if chosen == "null":  # a dependence too weak to win on other rows may still be there
                 stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr)
-            return _Point(form.mi, stderr, choice, None, str(form.method), chosen)
-        base = np.array([formula(str(fold.base)).mi for fold in folds])
+            return _Point(form.mi, stderr, apart(form.mi), None, str(form.method), chosen)
+        base = np.array([formula(name).mi for name in under])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
         held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
         training, held = base + training, base + held
-        named = Counter(str(fold.base) for fold in folds).most_common(1)[0][0]
+        named = Counter(under).most_common(1)[0][0]
         method = f"{formula(named).method}; plus the middle of what the networks gained on training and on held-out rows"
-        choice = max(
-            (abs(formula(name).mi - float(weights @ (training + held)) / 2) for name in rivals), default=0.0
-        )
         critic = chosen
     else:
         held = np.array([candidates.recalibrated(fold.held.score) for fold in folds])
         training = np.array([fold.training_value for fold in folds])
         method = "middle of the Donsker-Varadhan values on training and on held-out rows"
         critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
-        choice = max((math.hypot(*loss(name)) for name in rivals), default=0.0)
     parts = (training + held) / 2
     deficit = float(weights @ np.abs(training - held)) / 2  # either of the two is one standard error away
-    model = math.hypot(deficit, choice)
+    model = math.hypot(deficit, apart(float(weights @ parts)))
     return _Point(float(weights @ parts), total.plug_in_stderr, model, tuple(parts), method, critic)
+
+
+def _others(
+    x: Tensor, y: Tensor, groups: np.ndarray | None, critic: str | nn.Module
+) -> tuple[tuple[str, float, float], ...]:
+    """What estimators that need no training give on continuous, independent rows, with standard errors."""
+    if groups is not None or not (candidates.continuous(x) and candidates.continuous(y)):
+        return ()
+    found = []
+    if critic not in ("auto", "gaussian"):
+        form = EllipticalCritic.fit(x, y).in_sample
+        found.append(("the correlations alone give", form.mi, form.stderr))
+    if max(x.shape[1], y.shape[1]) <= NEIGHBOUR_DIMENSIONS:
+        some = slice(NEIGHBOUR_ROWS)
+        value = ksg(*(RankNormal.fit(v[some])(v[some]) for v in (x, y))).numpy()
+        found.append(("nearest neighbours give", float(value.mean()), inference.mean_stderr(value, None)))
+    return tuple(found)
 
 
 def _rise(history: dict[str, Any]) -> float:
@@ -394,6 +425,7 @@ def _projection(data: Pairs) -> tuple[np.ndarray, tuple[str, str]]:
     sides = []
     for v in (data.x, data.y):
         flat = v.reshape(len(v), -1)
+        flat = flat / np.abs(flat).max(0).clip(min=1e-300)  # so that no square overflows
         centred = (flat - flat.mean(0)) / flat.std(0).clip(min=1e-300)
         sides.append(np.linalg.svd(centred, full_matrices=False)[0][:, :20])
     left, _, right = np.linalg.svd(sides[0].T @ sides[1])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flomi.certificate import Array, Certificate, PairScores, certificate
-from flomi.verdict import Evidence, describe_rows, judge
+from flomi.verdict import Evidence, judge
 
 __all__ = [
     "Certificate",
@@ -29,7 +29,6 @@ __all__ = [
     "PairScores",
     "Summary",
     "certificate",
-    "describe_rows",
     "interval",
     "judge",
     "mean_stderr",

@@ -24,6 +24,7 @@ from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.critics import CRITICS
 from flomi.features import ExpandedCritic, Inputs
 from flomi.local_ratio import LocalCritic
+from flomi.matched import MatchedCritic
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.residual import QuadraticNetwork, ResidualCritic
 from flomi.result import MIEstimate
@@ -88,6 +89,7 @@ def _description(candidate: Candidate) -> dict[str, Any]:
             NullCritic: "null",
             EllipticalCritic: "student",
             ExpandedCritic: "expanded",
+            MatchedCritic: "matched",
             QuadraticNetwork: "network",
         }
         known.update(base=bases[type(critic.base)], sizes=critic.sizes)
@@ -187,9 +189,10 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
     if name == "null":
         return NullCritic()
     if name == "local":
-        return LocalCritic(
-            *(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"]
-        )
+        return _local(state)
+    if name == "matched":
+        parts = [_local(_under(state, f"parts.{k}.")) for k in range(len(state["columns"]))]
+        return MatchedCritic(parts, **{key: state[key] for key in ("columns", "shift", "high")})
     if name in ("gaussian", "student"):
         return _elliptical(state)
     inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
@@ -203,6 +206,12 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
         base = _ready(fold["base"], fold, base_state)
     sizes = {key: int(fold["sizes"][key]) for key in ("members", "width", "depth", "features")}
     return ResidualCritic(base, inputs[0], inputs[1], **sizes)
+
+
+def _local(state: dict[str, Tensor]) -> LocalCritic:
+    return LocalCritic(
+        *(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"]
+    )
 
 
 def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:

@@ -1,7 +1,7 @@
 """From the facts of a run to "ok" | "caution" | "unreliable", and why, in sentences.
 
 How to call it: fill an ``Evidence`` with what is known (anything left out is not judged), then ``judge(evidence)``.
-``describe_rows(x, y)`` gives the part that needs the data, ready for ``Evidence(..., **describe_rows(x, y))``.
+``rows.describe_rows(x, y)`` gives the part that needs the data, ready for ``Evidence(..., **describe_rows(x, y))``.
 A sentence of level "note" is shown and leaves the verdict as it is.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["Evidence", "describe_rows", "judge"]
+__all__ = ["Evidence", "judge"]
 
 Verdict = Literal["ok", "caution", "unreliable"]
 LEVELS: tuple[Verdict, ...] = ("ok", "caution", "unreliable")
@@ -47,11 +46,8 @@ NEAR_LOG_N = 1.0
 DUPLICATES, MANY_DUPLICATES = 0.01, 0.1
 # Share of the variance left unexplained by the other side: 1e-8 is 9 nats in one linear direction.
 LINEAR_NOISE = 1e-8
-# An exact relation shows in the first rows, and a search in more dimensions takes seconds.
-MAX_LINEAR_ROWS, MAX_LINEAR_DIMENSIONS = 10_000, 400
-# An exact function's differences between neighbours shrink with the distance, noise's do not: from the eighth neighbour to
-# the first by 1/16 in one dimension and 1/8 in two, for noise by 1. The first must also be small.
-LOCAL_SHRINKAGE, LOCAL_NOISE = 0.25, 0.01
+# The same, for one column, as differences between nearest neighbours show it.
+LOCAL_NOISE = 0.01
 # A certificate below a quarter of the estimate says little about its size.
 WEAK_CERTIFICATE = 0.25
 
@@ -60,9 +56,11 @@ WEAK_CERTIFICATE = 0.25
 class Evidence:
     """The facts that a verdict rests on; values in nats, None where unknown.
 
-    ``ceiling`` is the cap of the bound asked for, log(m + 1) for InfoNCE; ``rise`` the gain of the validation bound in
-    the last tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the
-    standard error of its difference from ``bound``; ``ess`` the effective number of pairs of the exponential term;
+    ``bound``, ``plug_in``, ``imbalance`` are the referee's, the FLO bound of the score. ``ceiling`` is the cap of the bound
+    asked for, log(m + 1) for InfoNCE, and ``capped`` that bound's value; ``rise`` the gain of the validation bound in the last
+    tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the standard error of
+    its difference from ``bound``; ``others`` what other estimators that seldom read too high give, with their standard
+    errors; ``automatic`` whether critic="auto" was asked for; ``ess`` the effective number of pairs of the exponential term;
     ``duplicates`` the share of rows that repeat another row in x and y together; ``entropy_x``, ``entropy_y`` the
     entropies of sides that are discrete; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
     column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours (the latter only for what looks exact).
@@ -82,10 +80,13 @@ class Evidence:
     lower_bound: float | None = None
     ess: float | None = None
     ceiling: float | None = None
+    capped: float | None = None
     fold_values: tuple[float, ...] = ()
     fold_stderrs: tuple[float, ...] = ()
     gaussian_bound: float | None = None
     gaussian_stderr: float = 0.0
+    others: tuple[tuple[str, float, float], ...] = ()
+    automatic: bool = False
     rise: float | None = None
     interrupted: bool = False
     duplicates: float = 0.0
@@ -113,6 +114,10 @@ def unreliable(text: str) -> Finding:
 
 def _tolerance(e: Evidence) -> float:
     return max(TOLERANCE, RELATIVE_TOLERANCE * abs(e.mi))
+
+
+def _other_critic(e: Evidence) -> str:
+    return "use effort='thorough' or more rows" if e.automatic else "use critic='auto'"
 
 
 def _show(e: Evidence, value: float) -> str:
@@ -162,10 +167,10 @@ def _data(e: Evidence) -> Iterator[Finding]:
 
 def _limits(e: Evidence) -> Iterator[Finding]:
     """Caps, and what the number of rows can support."""
-    if e.ceiling is not None and e.bound is not None and e.ceiling - e.bound < NEAR_CEILING:
-        grade = unreliable if e.ceiling - e.bound < AT_CEILING else caution
+    if e.ceiling is not None and e.capped is not None and e.ceiling - e.capped < NEAR_CEILING:
+        grade = unreliable if e.ceiling - e.capped < AT_CEILING else caution
         yield grade(
-            f"the {e.bound_name} value {_show(e, e.bound)} is near its ceiling of {_show(e, e.ceiling)}, "
+            f"the {e.bound_name} value {_show(e, e.capped)} is near its ceiling of {_show(e, e.ceiling)}, "
             "which it cannot pass whatever the truth: use more negatives, or bound='flo'"
         )
     few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
@@ -198,8 +203,8 @@ def _score(e: Evidence) -> Iterator[Finding]:
         gap = e.plug_in - e.bound
         if abs(gap) > _tolerance(e) + 3 * e.bound_stderr:
             yield caution(
-                f"the two read-outs differ: bound {_show(e, e.bound)}, plug-in {_show(e, e.plug_in)}; only "
-                "the bound is known to lie below the truth on average; train longer or use another critic"
+                f"the two read-outs differ: FLO bound {_show(e, e.bound)}, plug-in {_show(e, e.plug_in)}; only "
+                "the bound is known to lie below the truth on average; train longer, use more rows, or another critic"
             )
     if e.bound is not None and e.mi - e.bound > max(TOLERANCE, EXTRAPOLATION * e.mi) + 2 * e.bound_stderr:
         yield caution(
@@ -211,7 +216,14 @@ def _score(e: Evidence) -> Iterator[Finding]:
         if loss > max(GAUSSIAN_MARGIN, GAUSSIAN_SIGMAS * e.gaussian_stderr):
             yield caution(
                 f"a Gaussian critic reaches {_show(e, e.gaussian_bound)} on the same held-out rows, "
-                f"{_show(e, loss)} more than the critic used: use critic='auto' or critic='gaussian'"
+                f"{_show(e, loss)} more than the critic used: {_other_critic(e)}"
+            )
+    for name, value, stderr in e.others:
+        gap = value - e.mi
+        if gap > max(_tolerance(e), 2 * np.hypot(stderr, e.stderr)):
+            yield caution(
+                f"{name} {_show(e, value)}, {_show(e, gap)} more than the estimate, and they seldom read too "
+                f"high: the critic misses dependence; {_other_critic(e)}"
             )
     if e.rise is not None and e.rise > max(RISING, RISING * abs(e.mi)):
         yield caution(
@@ -268,103 +280,14 @@ def judge(evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
         >>> verdict, warnings[0][:28]
         ('unreliable', '60 rows for 20 + 20 dimensio')
     """
-    if not np.isfinite(evidence.mi):
-        return LEVELS[UNRELIABLE], (
-            "the estimate is not a finite number: training diverged; standardise the data",
-        )
-    checks = (_data, _limits, _score, _agreement)
+    checks = (_data, _limits, _score, _agreement) if np.isfinite(evidence.mi) else (_data,)
     findings = [finding for check in checks for finding in check(evidence)]
+    if not np.isfinite(evidence.mi) and all(level < UNRELIABLE for level, _ in findings):
+        findings.append(
+            unreliable(
+                "the estimate is not finite: the critic's scores overflowed; scale the columns, or use another critic"
+            )
+        )
     findings.sort(key=lambda finding: -finding[0])
     level = max((severity for severity, _ in findings), default=NOTE)
     return LEVELS[level], tuple(sentence for _, sentence in findings)
-
-
-def _counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How often each different row occurs; -0.0 is 0.0."""
-    rows = np.ascontiguousarray(values + 0.0).view(f"V{values.itemsize * values.shape[1]}")
-    return np.unique(rows, return_counts=True)[1]
-
-
-def _entropy(counts: NDArray[np.int64]) -> float | None:
-    """Plug-in entropy with Miller and Madow's correction (K - 1)/2n; None where values hardly repeat."""
-    n = int(counts.sum())
-    if len(counts) > n / 2:
-        return None
-    return float(np.log(n) - counts @ np.log(counts) / n + (len(counts) - 1) / (2 * n))
-
-
-def _linear_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """1 - the largest squared canonical correlation; None where rows are too few for it to mean anything."""
-    dimensions = x.shape[1] + y.shape[1]
-    if len(x) < 10 * dimensions or dimensions > MAX_LINEAR_DIMENSIONS:
-        return None
-    x, y = x[:MAX_LINEAR_ROWS], y[:MAX_LINEAR_ROWS]
-    bases = []
-    for side in (x, y):
-        centred = side - side.mean(axis=0)
-        scale = centred.std(axis=0)
-        u, s, _ = np.linalg.svd(centred / np.where(scale > 0, scale, 1.0), full_matrices=False)
-        bases.append(u[:, s > 1e-10 * s[0]] if s[0] > 0 else u[:, :0])
-    if min(basis.shape[1] for basis in bases) == 0:
-        return None
-    # the sine of the smallest angle, without the cancellation of 1 - cos^2
-    a, b = bases
-    left, cosines, right = np.linalg.svd(a.T @ b)
-    difference = a @ left[:, 0] - b @ right[0]
-    return float(difference @ difference) if cosines[0] > 0.5 else float(1 - cosines[0] ** 2)
-
-
-def _local_noise(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Median squared difference in y's ranks between nearest neighbours in x, in units of a random pair's.
-
-    The least over y's columns that shrink with the distance as an exact function does; None where none does, or where
-    rows are too few, or dimensions too many, to tell.
-    """
-    from scipy.spatial import cKDTree
-
-    n = len(x)
-    if n < 500 or x.shape[1] > 2:
-        return None
-    columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
-    if not columns or len(_counts(x)) < 0.9 * n:
-        return None
-    ranks: NDArray[np.float64] = np.stack([_ranks(c) for c in x.T], axis=1)
-    neighbours = np.asarray(cKDTree(ranks).query(ranks, k=9)[1])
-    random_pair = (n * (1 - np.sqrt(0.5))) ** 2  # median squared difference of two uniform ranks
-    found = []
-    for rank in map(_ranks, columns):
-        near, far = (float(np.median((rank - rank[neighbours[:, k]]) ** 2)) for k in (1, 8))
-        if near < LOCAL_SHRINKAGE * far:
-            found.append(near / random_pair)
-    return min(found, default=None)
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 ... n - 1; ties, rare where this is used, in order of the rows."""
-    return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)
-
-
-def describe_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
-    """The data's part of ``Evidence``, from x [n, dim_x] and y [n, dim_y]: duplicates, discrete entropies, exact relations.
-
-    Repeated rows count as duplicates only where a side is continuous (more than half of its values differ).
-
-    Example:
-        >>> import numpy as np
-        >>> x = np.random.default_rng(0).standard_normal((1000, 1))
-        >>> facts = describe_rows(x, x**2)
-        >>> judge(Evidence(n=1000, dim_x=1, dim_y=1, mi=5.0, **facts))[0]
-        'unreliable'
-    """
-    x, y = (np.asarray(side, dtype=np.float64).reshape(len(side), -1) for side in (x, y))
-    n = len(x)
-    counts_x, counts_y = _counts(x), _counts(y)
-    continuous = max(len(counts_x), len(counts_y)) > 0.5 * n
-    local = [value for value in (_local_noise(x, y), _local_noise(y, x)) if value is not None]
-    return {
-        "duplicates": 1.0 - len(_counts(np.concatenate([x, y], axis=1))) / n if continuous else 0.0,
-        "entropy_x": _entropy(counts_x),
-        "entropy_y": _entropy(counts_y),
-        "linear_noise": _linear_noise(x, y),
-        "local_noise": min(local) if local else None,
-    }
