@@ -131,14 +131,14 @@ def test_it_is_useful_with_the_exact_score():
         assert least < certificate(folds).value < 1.02
 
 
-def test_it_is_repeatable_and_sequential_folds_multiply():
+def test_it_is_repeatable():
     rng = np.random.default_rng(4)
     rho, pmi = gaussian(0.8, 2)
     folds = [tuple(part(pmi, *sample(200, rho, 2, rng), 30, rng) for _ in range(2)) for _ in range(4)]
     mean = certificate(folds, seed=7)
     assert mean == certificate(folds, seed=7)
     assert mean.value != certificate(folds, seed=8).value
-    assert mean.value < certificate(folds, seed=7, sequential=True).value < 0.8
+    assert 0 < mean.value < 0.8
     assert 380 <= mean.pairs <= 400
 
 
@@ -220,7 +220,6 @@ def test_the_summary_of_a_matrix_is_the_textbook_formula():
         assert fold.bound == pytest.approx(np.trace(block) / len(block) + 1 - off.mean(), abs=1e-12)
         assert fold.imbalance == pytest.approx(off.mean() - 1, abs=1e-12)
         assert fold.ess == pytest.approx(off.sum() ** 2 / (off**2).sum())
-        assert fold.marginal == pytest.approx(np.exp(-np.diagonal(block)).mean())
     assert found.bound == pytest.approx((5 * found.folds[0].bound + 8 * found.folds[1].bound) / 13)
     assert found.plug_in - found.bound == pytest.approx(found.imbalance)
     assert (found.n, found.pairs) == (13, 20 + 56)
@@ -239,7 +238,7 @@ def test_standard_errors_match_repeated_sampling(m, how):
     for seed in range(300):
         rng = np.random.default_rng(seed)
         runs.append(summarise([part(score, *sample(60, rho, 3, rng), m, rng)]))
-    for name in ("bound", "imbalance", "plug_in", "marginal"):
+    for name in ("bound", "imbalance", "plug_in"):
         spread = np.std([getattr(run, name) for run in runs])
         stated = np.sqrt(np.mean([getattr(run, name + "_stderr") ** 2 for run in runs]))
         # the spread of 300 runs is known to 4 %; heavy tails add to it

@@ -22,9 +22,8 @@ and one j is drawn in proportion to its factor and leaves with i.
 What is proved. With rows (or groups) independent and (p, clip, a, bet, reference) fixed by other rows:
 each fold's e-value has mean at most 1 under I <= theta0 and is non-increasing in theta0; the mean over folds and over
 bets keeps this, whatever the dependence between folds; by Markov's inequality the set {theta0: e < 1/alpha} contains I
-with probability at least 1 - alpha, and the certificate is its lowest point. A *product* over folds is valid only if the
-folds are sequential (``sequential=True``): fold k's score and calibration may use rows of folds before k, never of k or
-later. Ordinary cross-fitting is not sequential, since each fold's score has seen the rows of all others.
+with probability at least 1 - alpha, and the certificate is its lowest point. A *product* over folds would not be valid under
+cross-fitting, since each fold's score has seen the rows of all others.
 What is a choice, and touches usefulness only: how clip, scale, a and bet are found (a second-order expansion of the
 log-wealth on the calibration rows).
 """
@@ -325,13 +324,11 @@ def certificate(
     *,
     alpha: float = 0.05,
     seed: int = 0,
-    sequential: bool = False,
 ) -> Certificate:
     """Confidence lower bound on I: P(value <= I) >= 1 - alpha, for any score, any n, any distribution.
 
     ``folds`` holds (held-out rows, calibration rows) of each fold. The value is never below 0, since I is not, and cannot
-    exceed about log n: no distribution-free bound can. ``sequential=True`` multiplies the folds' e-values and needs
-    scores fitted on earlier folds only (module docstring); otherwise they are averaged. Nats.
+    exceed about log n: no distribution-free bound can. The folds' e-values are averaged. Nats.
 
     Raises ValueError for an empty list or an alpha outside (0, 1).
     References: paper.md section 6; Waudby-Smith and Ramdas (2024), JRSS-B 86, for betting; McAllester and Stratos (2020).
@@ -360,7 +357,7 @@ def certificate(
 
     def log_e(theta: float) -> float:
         logs = np.array([value.log(theta) for value in values])
-        return float(logs.sum() if sequential else np.logaddexp.reduce(logs) - np.log(len(logs)))
+        return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
 
     need = float(np.log(1.0 / alpha))
     low, high = 0.0, max(value.setting.high - value.setting.a + 1.0 for value in values)

@@ -35,12 +35,11 @@ _SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks a
 @dataclass(frozen=True)
 class InSample:
     """MI in nats of a model fitted to all of its rows: `mi` is the plug-in value less its small-sample `bias`; with its
-    standard error, the number of parameters that tie x to y, and in words how it was made."""
+    standard error, and in words how it was made."""
 
     mi: float
     stderr: float
     bias: float
-    n_parameters: int
     method: str
 
 
@@ -51,9 +50,7 @@ class NullCritic(nn.Module):
     tensor([0., 0., 0.])
     """
 
-    in_sample = InSample(
-        0.0, 0.0, 0.0, 0, "0, as no dependence was found; the error is the Gaussian copula's"
-    )
+    in_sample = InSample(0.0, 0.0, 0.0, "0, as no dependence was found; the error is the Gaussian copula's")
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> NullCritic:
@@ -388,9 +385,7 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InS
     dof = share * n - 1
     if dof <= p + q:
         mi = -0.5 * float(torch.log1p(-corr.square()).sum())
-        return InSample(
-            mi, p * q / n / 2, 0.0, p * q, f"{name}, cross-validated: too few rows for its formula"
-        )
+        return InSample(mi, p * q / n / 2, 0.0, f"{name}, cross-validated: too few rows for its formula")
     bias, variance = _wishart(p, q, dof)
     loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
     bias -= loss
@@ -399,7 +394,7 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InS
     spread = max(float(pmi.var()), float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
     stderr = math.sqrt(spread / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
     method = f"{name}, in sample with small-sample correction"
-    return InSample(plug_in - bias, stderr, bias, p * q + math.isfinite(nu), method)
+    return InSample(plug_in - bias, stderr, bias, method)
 
 
 def _wishart(p: int, q: int, dof: float) -> tuple[float, float]:

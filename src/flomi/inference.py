@@ -49,8 +49,6 @@ class FoldSummary:
     plug_in_stderr: float
     imbalance: float
     imbalance_stderr: float
-    marginal: float
-    marginal_stderr: float
     ess: float
     pairs: int
 
@@ -60,7 +58,7 @@ class Summary(FoldSummary):
     """The folds together, weighted by their rows; nats.
 
     ``bound = E[p] - imbalance`` with ``imbalance = A - 1``, A the mean of the exponential term over all pairs given;
-    ``plug_in = E[p]``; ``marginal = E[e^-p]`` over matching pairs, 1 at the optimum; ``ess`` the number of equally large
+    ``plug_in = E[p]``; ``ess`` the number of equally large
     pairs that the exponential term amounts to, (sum e)^2 / sum e^2, summed over folds; ``pairs`` the pairs used.
     """
 
@@ -150,8 +148,6 @@ def _fold(scores: PairScores) -> FoldSummary:
     """One fold's numbers; ``Summary`` explains them."""
     pos, groups = scores.pos, scores.groups
     a, influence, degenerate, ess, pairs = _exponential(scores)
-    with np.errstate(over="ignore"):
-        joint = np.exp(-pos)
 
     def stderr(values: Array) -> float:
         return mean_stderr(values, groups) if np.all(np.isfinite(values)) else float("inf")
@@ -168,8 +164,6 @@ def _fold(scores: PairScores) -> FoldSummary:
         plug_in_stderr=stderr(pos),
         imbalance=a - 1.0,
         imbalance_stderr=less(stderr(influence)),
-        marginal=float(joint.mean()),
-        marginal_stderr=stderr(joint),
         ess=ess,
         pairs=pairs,
     )
@@ -210,8 +204,6 @@ def summarise(folds: Sequence[PairScores]) -> Summary:
         plug_in_stderr=root("plug_in_stderr"),
         imbalance=mean("imbalance"),
         imbalance_stderr=root("imbalance_stderr"),
-        marginal=mean("marginal"),
-        marginal_stderr=root("marginal_stderr"),
         ess=sum(part.ess for part in parts),
         pairs=sum(part.pairs for part in parts),
         folds=parts,

@@ -127,7 +127,7 @@ def nearest_neighbour_mi(z: Tensor, k: int = 5) -> InSample:
     )  # of the neighbours alone
     stderr = math.sqrt((float(local.var()) + 4 * noise) / n + moved**2 / 16)
     return InSample(
-        plain + moved, stderr, -moved, 0, f"{k} nearest neighbours, extrapolated in the number of rows"
+        plain + moved, stderr, -moved, f"{k} nearest neighbours, extrapolated in the number of rows"
     )
 
 
