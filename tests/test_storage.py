@@ -32,7 +32,9 @@ class Own(nn.Module):
 def fitted(critic: str | nn.Module = "gaussian", bound: str = "flo", **options: object) -> MIEstimator:
     if critic == "local":  # one column against one
         return MIEstimator(critic, effort="fast").fit(X[:, 0], Y[:, 0])
-    return MIEstimator(critic, bound, effort="fast", steps=20, hidden=(8,), **options).fit(X, Y)  # type: ignore[arg-type]
+    if isinstance(critic, nn.Module) or CRITICS[critic].build is not None:
+        options["steps"] = 20
+    return MIEstimator(critic, bound, effort="fast", **options).fit(X, Y)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", CRITICS)

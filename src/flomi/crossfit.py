@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,26 @@ __all__ = ["EFFORTS", "Effort", "Plan", "assemble", "cross_fit"]
 
 VALIDATION = 0.2  # of the rows outside the fold
 NEIGHBOUR_ROWS, NEIGHBOUR_DIMENSIONS = 5000, 4  # nearest neighbours are slow beyond, and read too low
+LEAST = {  # of the options that are whole numbers
+    "seed": 0,
+    "n_folds": 2,
+    "eval_pairs": 1,
+    "steps": 1,
+    "batch_size": 2,
+    "n_negatives": 1,
+    "patience": 1,
+}
+TRAINING = (
+    "hidden",
+    "steps",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "negatives",
+    "n_negatives",
+    "patience",
+    "preprocess",
+)
 UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
 
@@ -100,30 +121,25 @@ class Plan:
         _choose("missing", options.missing, ("error", "drop"))
         if options.negatives is not None:
             _choose("negatives", options.negatives, NEGATIVES)
-        for name, least in (("seed", 0), ("n_jobs", 1), ("n_folds", 2), ("eval_pairs", 1)):
-            value = getattr(options, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} must be a whole number of at least {least}; found {value!r}")
         _check_device(options.device)
-        hidden = options.hidden if options.hidden is not None else effort.hidden
-        if not all(isinstance(width, int) and width > 0 for width in hidden):
-            raise ValueError(
-                f"hidden must hold the widths of layers, whole numbers above 0; found {hidden!r}"
-            )
-        named: dict[str, Any] = {"m": options.n_negatives}
-        named.update(
-            {
-                n: getattr(options, n)
-                for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")
-            }
-        )
+        given = {  # numbers of numpy as Python's, which JSON knows
+            name: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+            for name, value in options.get_params().items()
+        }
+        _check_numbers(given)
+        _check_hidden(given["hidden"])
+        hidden = tuple(map(int, effort.hidden if given["hidden"] is None else given["hidden"]))
+        named = {n: given[n] for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")}
+        named["m"] = given["n_negatives"]
         recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
         _check_match(critic, bound)
+        _check_idle(critic, bound, given)
         config = {
-            **options.get_params(),
+            **given,
+            "device": str(options.device),
             "critic": critic if isinstance(critic, str) else type(critic).__name__,
             "bound": bound.name,
-            "n_folds": options.n_folds or effort.folds,
+            "n_folds": given["n_folds"] or effort.folds,
             "hidden": list(hidden),
             "recipe": dataclasses.asdict(recipe),
             "versions": {
@@ -134,15 +150,24 @@ class Plan:
             "threads": torch.get_num_threads(),
         }
         how = How(
-            recipe, effort.ensemble, tuple(config["hidden"]), options.preprocess,
-            (options.eval_pairs or effort.pairs) // config["n_folds"], options.device,
+            recipe, effort.ensemble, hidden, options.preprocess,
+            (given["eval_pairs"] or effort.pairs) // config["n_folds"], options.device,
         )  # fmt: skip
         return cls(
-            critic, bound, config["n_folds"], how, options.seed, options.n_jobs, options.progress, config
+            critic,
+            bound,
+            config["n_folds"],
+            how,
+            given["seed"],
+            _processes(given["n_jobs"]),
+            options.progress,
+            config,
         )
 
 
 def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(allowed)}")
     return str(value)
@@ -153,6 +178,81 @@ def _check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device={device!r} can't be used here; use device='cpu'") from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
+    for name, least in {**LEAST, "n_jobs": None}.items():
+        value = given[name]
+        if value is None and name not in ("seed", "n_jobs"):  # as `effort` says
+            continue
+        if not _is_whole(value):
+            raise TypeError(f"{name} must be a whole number; found {value!r}")
+        if least is not None and value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}; found {value}")
+    if given["seed"] >= 2**63:
+        raise ValueError(f"seed must be below 2**63; found {given['seed']}")
+    if given["n_jobs"] == 0:
+        raise ValueError("n_jobs must be a number of processes, or -1 for one a core; found 0")
+    for name in ("lr", "weight_decay"):
+        value = given[name]
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number; found {value!r}")
+        if not 0 <= value < math.inf or (name == "lr" and value == 0):
+            raise ValueError(
+                f"{name} must be {'above' if name == 'lr' else 'at least'} 0 and finite; found {value}"
+            )
+
+
+def _check_hidden(hidden: Any) -> None:
+    if hidden is None:
+        return
+    if _is_whole(hidden):
+        raise TypeError(f"hidden must hold the width of each layer; write hidden=({hidden},) for one layer")
+    if not isinstance(hidden, (list, tuple)) or not all(_is_whole(width) for width in hidden):
+        raise TypeError(f"hidden must hold the widths of layers, such as (64, 64); found {hidden!r}")
+    if not hidden or min(hidden) < 1:
+        raise ValueError(f"hidden must hold at least one width, each at least 1; found {hidden!r}")
+
+
+def _check_idle(critic: str | nn.Module, bound: Bound, given: dict[str, Any]) -> None:
+    """Options that act on nothing that this critic does are refused rather than ignored."""
+    name = "density" if critic == "auto" and "density" in bound.needs else critic
+    kind = CRITICS.get(name) if isinstance(name, str) else None
+    own = isinstance(critic, nn.Module)
+    for option in ("hidden", "preprocess") if own else () if kind and kind.build else TRAINING:
+        value = given[option]
+        if value is None or (option == "preprocess" and (value == "rank" or (own and value == "none"))):
+            continue  # not given, or what happens anyway
+        if own:
+            raise ValueError(
+                f"{option}={value!r} does nothing for a critic of your own, which has its own layers and gets the rows as "
+                "they are: leave it out"
+            )
+        raise ValueError(
+            f"{option}={value!r} acts on networks trained by the bound itself, and critic={critic!r} trains none: name one, "
+            f"such as critic='joint', or leave {option} out"
+        )
+    scheme = given["negatives"] or (kind.negatives if kind else "shifts")
+    if given["n_negatives"] is not None and scheme in ("all", "chunked"):
+        raise ValueError(
+            f"n_negatives={given['n_negatives']} does nothing where a step takes all negatives of its batch "
+            f"(negatives={scheme!r}): choose negatives='shifts', or leave it out"
+        )
+
+
+def _processes(n_jobs: int) -> int:
+    """How many processes n_jobs stands for, where -1 is one a core."""
+    if n_jobs > 0:
+        return n_jobs
+    from joblib import effective_n_jobs
+
+    return int(effective_n_jobs(n_jobs))
 
 
 def _check_match(critic: str | nn.Module, bound: Bound) -> None:

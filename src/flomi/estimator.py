@@ -58,9 +58,10 @@ class MIEstimator:
     returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh). bound: a name in
     `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to maximise. effort: "fast", "standard"
     or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000 rows on two cores; the options from
-    `n_folds` on replace what it sets, those from `hidden` on for networks trained by the bound itself. preprocess, for
-    these too: "rank" (normal scores of the ranks, then whitened), "standardize" or "none". missing="drop" leaves out rows
-    with a missing or infinite value and says so. n_jobs runs folds in parallel processes. progress shows a bar.
+    `n_folds` on replace what it sets. Those from `hidden` on, and preprocess, are for networks trained by the bound itself,
+    such as critic="joint", and an error elsewhere. preprocess: "rank" (normal scores of the ranks, then whitened),
+    "standardize" or "none". missing="drop" leaves out rows with a missing or infinite value and says so. n_jobs runs folds
+    in parallel processes, -1 in one a core. progress shows a bar.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and
     thread count gives the same bits. Raises ValueError or TypeError in `fit` for options and data that can't be used.
@@ -168,7 +169,7 @@ class MIEstimator:
         """The folds' PMI scores, averaged: of aligned rows [n], and of about `pairs` pairs that do not match [n, m]."""
         n = len(x)
         m = min(n - 1, max(1, pairs // n)) if pairs else 0
-        columns = shifts(n, m, torch.Generator().manual_seed(self.seed))
+        columns = shifts(n, m, torch.Generator().manual_seed(int(self.seed)))
         parts = [candidate.scores(x, y, columns) for candidate in self.critics_]
         positive, negative = (torch.stack(part).mean(0) for part in zip(*parts, strict=True))
         return positive, negative
