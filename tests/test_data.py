@@ -274,6 +274,19 @@ def test_pandas_rows_in_another_order_are_refused() -> None:
     apart = from_arrays(FRAME[["a"]], shuffled["c"].set_axis(range(100, 100 + N)))
     assert "rows were paired by position" in apart.notes[0]
     assert from_arrays(FRAME[["a"]], FRAME["c"]).notes == ()
+    groups = pd.Series(np.arange(N) // 2)
+    mixed = groups.sample(frac=1, random_state=0)
+    fails(
+        r"x and groups have the same index labels.*groups.loc\[x.index\]",
+        from_arrays,
+        FRAME[["a"]],
+        Y,
+        groups=mixed,
+    )
+    fails("y and groups have the same index labels", from_arrays, X, FRAME["c"], groups=mixed)
+    assert from_arrays(FRAME[["a"]], FRAME["c"], groups=groups).notes == ()
+    elsewhere = from_arrays(FRAME[["a"]], FRAME["c"], groups=groups.set_axis(range(100, 100 + N)))
+    assert elsewhere.notes == ("the index labels of x and groups differ; rows were paired by position",)
 
 
 def test_groups_become_numbers_and_follow_their_rows() -> None:

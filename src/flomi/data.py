@@ -57,7 +57,7 @@ def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error
     >>> pairs.x.shape, pairs.y.shape, pairs.y_names
     ((100, 1), (100, 3), ('y[0]', 'y[1]', 'y[2]'))
     """
-    notes = _compare_indexes(x, y)
+    notes = _compare_indexes(x=x, y=y, groups=groups)
     group_table = None if groups is None else as_table(groups, "groups")
     return _pairs(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
 
@@ -238,17 +238,19 @@ def _codes(labels: np.ndarray, notes: list[str]) -> np.ndarray:
     return codes
 
 
-def _compare_indexes(x: Any, y: Any) -> tuple[str, ...]:
+def _compare_indexes(**sides: Any) -> tuple[str, ...]:
     """Rows are paired by position: an error if the labels of pandas say another order, a note if they say other rows."""
-    first: Any = getattr(x, "index", None)
-    second: Any = getattr(y, "index", None)
-    if not (hasattr(first, "equals") and hasattr(second, "equals")) or len(first) != len(second):
-        return ()
-    if first.equals(second):
-        return ()
-    if first.is_unique and second.is_unique and first.symmetric_difference(second).empty:
-        raise ValueError(
-            "x and y have the same index labels in another order, and rows are paired by position; write y.loc[x.index], "
-            "or x.to_numpy() and y.to_numpy() if the positions are right"
-        )
-    return ("the index labels of x and y differ; rows were paired by position",)
+    indexes = {role: getattr(side, "index", None) for role, side in sides.items()}
+    known: list[tuple[str, Any]] = [(role, i) for role, i in indexes.items() if hasattr(i, "equals")]
+    notes = []
+    for role, second in known[1:]:
+        one, first = known[0]
+        if len(first) != len(second) or first.equals(second):
+            continue
+        if first.is_unique and second.is_unique and first.symmetric_difference(second).empty:
+            raise ValueError(
+                f"{one} and {role} have the same index labels in another order, and rows are paired by position; write "
+                f"{role}.loc[{one}.index], or {one}.to_numpy() and {role}.to_numpy() if the positions are right"
+            )
+        notes.append(f"the index labels of {one} and {role} differ; rows were paired by position")
+    return tuple(notes)
