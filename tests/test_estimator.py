@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -197,13 +198,18 @@ def test_units_and_json() -> None:
     assert estimate(x, y, critic="gaussian", units="bits").units == "bits"
 
 
+
 def test_new_rows() -> None:
     estimator = MIEstimator("gaussian").fit(*gaussian(2000, 2))
     x, y = gaussian(3000, 2, seed=9)
     assert abs(estimator.score(x, y) - -math.log(1 - 0.49)) < 0.08
     assert abs(estimator.pmi(x, y).mean() - -math.log(1 - 0.49)) < 0.08
-    with pytest.raises(ValueError, match="3 columns"):
+    with pytest.raises(ValueError, match=r"x has rows of shape \(3,\); .* fitted on rows of shape \(2,\)"):
         estimator.pmi(gaussian(60, 3)[0], y[:60])
+    assert estimator.pmi(x[:1], y[:1]).shape == (1,)
+    with pytest.raises(ValueError, match="needs 2 at least"):
+        estimator.score(x[:1], y[:1])
+    assert math.isfinite(estimator.score(x[:2], y[:2]))
     with pytest.raises(ValueError, match="not fitted"):
         MIEstimator().score(x, y)
 
@@ -215,8 +221,60 @@ def test_scikit_learn_conventions() -> None:
     copy = clone(original)
     assert copy is not original and copy.get_params() == original.get_params()
     assert copy.set_params(seed=4).seed == 4
-    with pytest.raises(ValueError, match="no option"):
+    with pytest.raises(ValueError, match=r"'sede' is no option; did you mean seed\?"):
         copy.set_params(sede=4)
+    assert repr(copy) == "MIEstimator(critic='joint', bound='nwj', seed=4, hidden=(8,))"
+    assert repr(MIEstimator()) == "MIEstimator()"
+
+
+def test_scikit_learn_searches_and_validation() -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.utils.validation import check_is_fitted
+
+    x, y = gaussian(300, 2)
+    estimator = MIEstimator("gaussian", n_folds=2)
+    for check in (lambda: check_is_fitted(estimator), lambda: estimator.pmi(x, y)):
+        with pytest.raises(NotFittedError):
+            check()
+    assert cross_val_score(estimator, x, y, cv=3).mean() > 0.4
+    search = GridSearchCV(estimator, {"critic": ["null", "gaussian"]}, cv=2).fit(x, y)
+    assert search.best_params_ == {"critic": "gaussian"} and "n_folds=2" in repr(search)
+    check_is_fitted(search.best_estimator_)
+
+
+def test_misspelt_options_are_told_apart() -> None:
+    x, y = gaussian(60)
+    for options, hint in (
+        ({"efort": "fast"}, "did you mean effort?"),
+        ({"group": x}, "did you mean groups?"),
+        ({"zzz": 1}, "there are groups, critic"),
+    ):
+        with pytest.raises(TypeError, match=f"is no option; {hint}".replace("?", r"\?")):
+            estimate(x, y, **options)
+
+
+def test_new_rows_look_like_those_of_fit() -> None:
+    x, y = gaussian(200, 6)
+    estimator = MIEstimator("gaussian", n_folds=2).fit(x.reshape(200, 2, 3), y)
+    assert estimator.pmi(x.reshape(200, 2, 3), y).shape == (200,)
+    with pytest.raises(
+        ValueError, match=r"shape \(6,\); this estimator was fitted on rows of shape \(2, 3\)"
+    ):
+        estimator.pmi(x, y)
+    frame = pd.DataFrame(x, columns=list("abcdef"))
+    estimator.fit(frame, y)
+    assert np.array_equal(estimator.pmi(frame, y), estimator.pmi(x, y))
+    with pytest.raises(ValueError, match=r"x has the columns of fit in another order.*'a', 'b'"):
+        estimator.pmi(frame[list("fedcba")], y)
+
+
+def test_lazy_frames_are_collected() -> None:
+    pl = pytest.importorskip("polars")
+    x, y = gaussian(100, 2)
+    lazy = pl.DataFrame(x, schema=["a", "b"]).lazy()
+    estimator = MIEstimator("gaussian", n_folds=2).fit(lazy, y)
+    assert np.array_equal(estimator.pmi(lazy, y), estimator.pmi(x, y))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,17 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert estimator.score(x, y) == again.score(x, y)
     assert np.array_equal(estimator.result_.pmi, again.result_.pmi)
     assert estimator.result_.to_dict() == again.result_.to_dict()
-    assert again.get_params() == {**estimator.get_params(), "hidden": again.hidden, "n_folds": again.n_folds}
+    assert again.get_params() == estimator.get_params() and again.columns_ == estimator.columns_
+
+
+@pytest.mark.parametrize("hidden", [(8, 4), [8], None])
+def test_options_come_back_as_they_were_given(hidden: object, tmp_path: Path) -> None:
+    estimator = MIEstimator("joint", effort="fast", steps=np.int64(5), hidden=hidden, seed=np.int64(2)).fit(
+        X, Y
+    )  # type: ignore[arg-type]
+    again = MIEstimator.load(estimator.save(tmp_path / "saved"))
+    assert again.get_params() == estimator.get_params() and type(again.hidden) is type(hidden)
+    assert np.array_equal(estimator.pmi(X, Y), again.pmi(X, Y))
 
 
 @pytest.mark.parametrize("preprocess", ["rank", "standardize", "none"])
@@ -68,10 +78,18 @@ def test_saving_twice_replaces_and_other_folders_are_safe(tmp_path: Path) -> Non
     assert estimator.save(tmp_path / "saved") == estimator.save(tmp_path / "saved")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("ten years")
-    with pytest.raises(OSError):
-        estimator.save(tmp_path / "mine")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / JSON).write_text("of another program")
+    (tmp_path / "file.csv").write_text("1,2")
+    (tmp_path / "empty").mkdir()
+    for name in ("mine", "half", "file.csv"):
+        with pytest.raises(FileExistsError, match=f"{name} exists and is no saved estimator"):
+            estimator.save(tmp_path / name)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "ten years"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "saved"]
+    assert (tmp_path / "half" / JSON).read_text() == "of another program"
+    assert (tmp_path / "file.csv").read_text() == "1,2"
+    estimator.save(tmp_path / "empty")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file.csv", "half", "mine", "saved"]
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ nor in preprocessing.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import math
 import time
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from flomi import crossfit, storage
 from flomi.bounds import Bound, Scores
+from flomi.columns import list_names
 from flomi.data import from_arrays, new_rows
 from flomi.result import MIEstimate
 from flomi.scores import shifts
@@ -48,6 +50,9 @@ def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimat
     >>> abs(r.mi - 0.347) < 0.05
     True
     """
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(_unknown(name, "groups", *_OPTIONS))
     return MIEstimator(**options).fit(x, y, groups=groups).result_
 
 
@@ -126,18 +131,34 @@ class MIEstimator:
         """Replace options; raises ValueError for one that does not exist."""
         for name, value in options.items():
             if name not in _OPTIONS:
-                raise ValueError(f"{name!r} is no option of MIEstimator; there are {', '.join(_OPTIONS)}")
+                raise ValueError(_unknown(name, *_OPTIONS))
             setattr(self, name, value)
         return self
+
+    def __repr__(self) -> str:
+        given = ((name, repr(value)) for name, value in self.get_params().items())
+        changed = [f"{name}={text}" for name, text in given if text != repr(_OPTIONS[name].default)]
+        return f"MIEstimator({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        # not inherited from BaseEstimator, since importing it takes as long as torch does
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=True))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "result_")
 
     def fit(self, x: Any, y: Any, groups: Any = None) -> MIEstimator:
         """Cross-fit on paired rows; `result_` is then the `MIEstimate`, `critics_` the folds' models."""
         start = time.perf_counter()
         plan = crossfit.Plan.of(self)
+        x, y = _collected(x), _collected(y)
         data = from_arrays(x, y, groups=groups, missing=self.missing)
         folds = crossfit.cross_fit(plan, data)
         result = crossfit.assemble(plan, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
+        self.columns_ = (data.x_names, data.y_names)
         _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
         if len(x) > result.n:  # rows left out for missing values keep their places, as NaN
@@ -159,7 +180,12 @@ class MIEstimator:
 
         .. math:: E[p] + 1 - E_{y'}[e^{p(x, y')}]
         """
-        positive, negative = self._scores(*self._rows(x, y), SCORE_PAIRS)
+        rows = self._rows(x, y)
+        if len(rows[0]) < 2:
+            raise ValueError(
+                "score compares rows with each other and needs 2 at least; found 1: use pmi(x, y) for it"
+            )
+        positive, negative = self._scores(*rows, SCORE_PAIRS)
         return float(
             positive.mean() - self.log_normaliser_ + 1 - torch.exp(negative - self.log_normaliser_).mean()
         )
@@ -185,18 +211,41 @@ class MIEstimator:
         return storage.load(cls, Path(path), critic, bound)
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "critics_"):
-            raise ValueError("this MIEstimator is not fitted yet: call fit(x, y) first")
+        if not self.__sklearn_is_fitted__():
+            from sklearn.exceptions import NotFittedError  # a ValueError
+
+            raise NotFittedError("this MIEstimator is not fitted yet: call fit(x, y) first")
 
     def _rows(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         self._check_fitted()
-        xs, ys = new_rows(x, y)
-        for name, rows, dim in (("x", xs, self.result_.dim_x), ("y", ys, self.result_.dim_y)):
-            if math.prod(rows.shape[1:]) != dim:
+        x, y = _collected(x), _collected(y)
+        fitted, arrays = self.critics_[0], new_rows(x, y)
+        shapes = (fitted.shape_x, fitted.shape_y)
+        for name, given, array, shape, columns in zip(
+            "xy", (x, y), arrays, shapes, self.columns_, strict=True
+        ):
+            if array.shape[1:] != shape:
                 raise ValueError(
-                    f"{name} has {math.prod(rows.shape[1:])} columns; this estimator was fitted on {dim}"
+                    f"{name} has rows of shape {array.shape[1:]}; this estimator was fitted on rows of shape {shape}"
                 )
-        return torch.from_numpy(xs), torch.from_numpy(ys)
+            names = tuple(map(str, getattr(given, "columns", columns)))
+            if names != columns and sorted(names) == sorted(columns):
+                raise ValueError(
+                    f"{name} has the columns of fit in another order; put them in that of fit: {list_names(columns)}"
+                )
+        return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
+
+
+def _collected(data: Any) -> Any:
+    """The rows of a lazy frame, of polars for example, which has no length before."""
+    return data.collect() if type(data).__name__ == "LazyFrame" else data
+
+
+def _unknown(name: str, *known: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"{name!r} is no option; {f'did you mean {close[0]}?' if close else 'there are ' + ', '.join(known)}"
+    )
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
@@ -205,4 +254,4 @@ def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
     return full
 
 
-_OPTIONS = tuple(inspect.signature(MIEstimator).parameters)
+_OPTIONS = inspect.signature(MIEstimator).parameters

@@ -48,6 +48,9 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     """Write the folder beside its place and move it there, so that an interrupt leaves no half of one."""
     from safetensors.torch import save_file
 
+    found = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    if path.exists() and (not path.is_dir() or (found and found != [JSON, TENSORS])):
+        raise FileExistsError(f"{path} exists and is no saved estimator; give the name of a new folder")
     result: MIEstimate = estimator.result_.to("nats")
     tensors = {"pmi": torch.from_numpy(result.pmi), "projection": torch.from_numpy(result.projection)}
     folds = []
@@ -56,24 +59,34 @@ def save(estimator: MIEstimator, path: Path) -> Path:
         for part in ("prep_x", "prep_y", "model"):
             state = getattr(candidate, part).state_dict()
             tensors.update({f"{k}.{part}.{name}": value.contiguous() for name, value in state.items()})
+    options = {**estimator.get_params(), "device": str(estimator.device)}
+    for name in ("critic", "bound"):  # of your own ones the name only
+        options[name] = options[name] if isinstance(options[name], str) else result.config[name]
     record = {
         "format": FORMAT,
-        "options": {name: value for name, value in result.config.items() if name in estimator.get_params()},
+        "options": options,
+        "tuples": [name for name, value in options.items() if isinstance(value, tuple)],  # a list in JSON
         "result": result.to_dict(),
         "folds": folds,
         "log_normaliser": estimator.log_normaliser_,
+        "columns": estimator.columns_,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        (place / JSON).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        (place / JSON).write_text(json.dumps(record, indent=2, default=_python), encoding="utf-8")
         save_file(tensors, place / TENSORS)
-        if path.is_dir() and {p.name for p in path.iterdir()} <= {JSON, TENSORS}:
+        if path.is_dir():
             shutil.rmtree(path)  # an estimator saved earlier
         os.replace(place, path)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return path
+
+
+def _python(value: Any) -> Any:
+    """Numbers and arrays of numpy among the options, as JSON knows them."""
+    return value.tolist()
 
 
 def _description(candidate: Candidate) -> dict[str, Any]:
@@ -128,20 +141,22 @@ def _rebuild(
     critic: nn.Module | None,
     bound: Any,
 ) -> MIEstimator:
-    options = {**record["options"]}
-    options["bound"] = bounds.get(options["bound"] if bound is None else bound)
+    options, config = {**record["options"]}, record["result"]["config"]
+    options.update({name: tuple(options[name]) for name in record["tuples"]})
+    referee = bounds.get(config["bound"] if bound is None else bound)
     stored = {fold["critic"] for fold in record["folds"]}
     if critic is None and not stored <= set(CRITICS):
         raise ValueError(
             f"it was fitted with a critic of your own, {', '.join(sorted(stored))}: pass it as critic="
         )
-    options["critic"] = options["critic"] if critic is None else critic
+    options.update({name: own for name, own in (("critic", critic), ("bound", bound)) if own is not None})
     estimator = kind(**options)
-    estimator.bound = options["bound"].name if bound is None else bound
     estimator.critics_ = [
-        _candidate(fold, _under(tensors, f"{k}."), options["bound"], tuple(options["hidden"]), critic)
+        _candidate(fold, _under(tensors, f"{k}."), referee, tuple(config["hidden"]), critic)
         for k, fold in enumerate(record["folds"])
     ]
+    columns_x, columns_y = record["columns"]
+    estimator.columns_ = tuple(columns_x), tuple(columns_y)
     estimator.log_normaliser_ = float(record["log_normaliser"])
     if not estimator.critics_ or not math.isfinite(estimator.log_normaliser_):
         raise ValueError("it holds no fold, or no finite normaliser")
