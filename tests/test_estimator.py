@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -197,6 +199,18 @@ def test_units_and_json() -> None:
     assert record["mi"] == r.mi and len(record["pmi"]) == 300 and "pmi" not in r.to_dict()
     assert estimate(x, y, critic="gaussian", units="bits").units == "bits"
 
+
+def test_result_shows_itself() -> None:
+    r = dataclasses.replace(
+        estimate(*gaussian(300), critic="gaussian"), warnings=("x < y & so on", "b"), verdict="caution"
+    )
+    assert f"{r:.2f}" == f"{r.mi:.2f}" and f"{r}" == str(r)
+    assert str(r).endswith("verdict: caution (2 warnings)")
+    assert str(dataclasses.replace(r, warnings=("a",))).endswith("caution (1 warning)")
+    assert str(dataclasses.replace(r, warnings=(), verdict="ok")).endswith("verdict: ok")
+    page = r._repr_html_()
+    ElementTree.fromstring(page)
+    assert "x &lt; y &amp; so on" in page and "(2 warnings)" in page
 
 
 def test_new_rows() -> None:

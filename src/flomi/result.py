@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ NATS_PER_BIT = math.log(2)
 
 @dataclass(frozen=True, eq=False)
 class MIEstimate:
-    """A mutual information with what is needed to judge it; behaves like a float. Nats unless `units` says bits.
+    """A mutual information with what is needed to judge it, in nats unless `units` says bits.
+
+    float(r) is mi, and a format such as f"{r:.3f}" formats it.
 
     mi, stderr, ci: point estimate, its standard error and 95 % interval; mi_method says how it was made.
     lower_bound: one-sided 95 % confidence lower bound on I, valid in finite samples whatever the critic.
@@ -62,17 +65,41 @@ class MIEstimate:
     def __float__(self) -> float:
         return self.mi
 
+    def __format__(self, spec: str) -> str:
+        return format(self.mi, spec) if spec else str(self)
+
     def __str__(self) -> str:
         mi, stderr, low, high, least = (
             number(v, self.stderr) for v in (self.mi, self.stderr, *self.ci, self.lower_bound)
         )
         return (
             f"{mi} ± {stderr} {self.units} (95 % interval {low} to {high}), at least {least} with 95 % confidence; "
-            f"verdict: {self.verdict}"
+            f"verdict: {self._judgement()}"
         )
 
     def __repr__(self) -> str:
         return f"<MIEstimate {self}>"
+
+    def _judgement(self) -> str:
+        count = len(self.warnings)
+        return self.verdict + (f" ({count} warning{'s' if count > 1 else ''})" if count else "")
+
+    def _repr_html_(self) -> str:
+        """The short table that a notebook shows, with the warnings in full."""
+        mi, stderr, low, high, least, bound, spread = (
+            number(v, self.stderr)
+            for v in (self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr)
+        )
+        rows = [
+            ("mutual information", f"{mi} ± {stderr} {self.units} (95 % interval {low} to {high})"),
+            ("at least", f"{least} {self.units} (95 % confidence)"),
+            (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
+            ("critic", self.critic),
+            ("verdict", self._judgement()),
+            *(("", sentence) for sentence in self.warnings),
+        ]
+        cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
+        return f"<table>{''.join(cells)}</table>"
 
     def to(self, units: Literal["nats", "bits"]) -> MIEstimate:
         """The same result in "nats" or "bits"."""
