@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
 import torch
@@ -31,6 +31,7 @@ __all__ = [
     "JointCritic",
     "PlainCritic",
     "SeparableCritic",
+    "dtype_of",
     "mlp",
 ]
 
@@ -54,6 +55,12 @@ def _linear(fan_in: int, fan_out: int, bias: bool = True) -> nn.Linear:
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Of the first floating-point parameter or buffer; float32 where there is none."""
+    own = chain(module.parameters(), module.buffers())
+    return next((v.dtype for v in own if v.is_floating_point()), torch.float32)
 
 
 class Baseline(nn.Module):
@@ -266,7 +273,9 @@ class PlainCritic(nn.Module):
     """Any module whose forward(x, y) returns g [n] for aligned rows, with a dual fitted beside it.
 
     If the module has a method `u(x, y)` that is the dual; otherwise u = c(x, y) - g with a small perceptron c.
-    `shape_x`, `shape_y` are the shapes of one row. On all pairs every pair is one row of a forward pass.
+    `shape_x`, `shape_y` are the shapes of one row. On all pairs every pair is one row of a forward pass, so the module must
+    not normalise batches of pairs: matching pairs are scored apart from the others. Where the module has `marginal(y)`, it is a
+    density model: g is log q(y|x), `marginal` gives log q(y), and there is no dual.
     """
 
     def __init__(
@@ -276,7 +285,11 @@ class PlainCritic(nn.Module):
         self.module = module
         self.shape_x, self.shape_y = tuple(shape_x), tuple(shape_y)
         size = math.prod(self.shape_x) + math.prod(self.shape_y)
-        self.c = None if hasattr(module, "u") else mlp([size, *hidden, 1])
+        self.c: nn.Module | None = None
+        if hasattr(module, "marginal"):
+            self.marginal = module.marginal
+        elif not hasattr(module, "u"):
+            self.c = mlp([size, *hidden, 1]).to(dtype_of(module))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         g = self.module(x, y)
@@ -292,6 +305,8 @@ class PlainCritic(nn.Module):
 
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
         g = self(a, b)
+        if hasattr(self, "marginal"):
+            return g, None
         if self.c is None:
             return g, self.module.u(a, b)  # type: ignore[operator]
         return g, self.c(torch.cat([a.flatten(1), b.flatten(1)], -1)).squeeze(-1) - g

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from flomi.bounds import Bound, Scores
-from flomi.critics import Baseline
+from flomi.critics import Baseline, dtype_of
 from flomi.scores import Critic, score
 
-__all__ = ["History", "Model", "Recipe", "calibrate", "train"]
+__all__ = ["History", "Model", "Recipe", "calibrate", "train", "training_mode"]
 
 CALIBRATION = 2000  # rows, and scores a row, that the drift is fitted to
 
@@ -86,10 +86,15 @@ class Model(nn.Module):
         self.exact = bound is None  # takes rows as they are, in float64
         self.is_density = hasattr(critic, "marginal")
         self.owns_baseline = getattr(critic, "has_baseline", False)
-        dim_x = math.prod(shape_x)
+        dim_x, dtype = math.prod(shape_x), dtype_of(critic)
         wants = bound is not None and "baseline" in bound.needs and not self.owns_baseline
-        self.baseline = Baseline(dim_x) if wants else None
-        self.drift = None if bound is None or self.is_density else Baseline(dim_x)
+        self.baseline = Baseline(dim_x).to(dtype) if wants else None
+        self.drift = None if bound is None or self.is_density else Baseline(dim_x).to(dtype)
+
+    def cast(self, v: Tensor) -> Tensor:
+        """Rows of the type, and on the device, of what scores them."""
+        like = next((p for p in self.parameters() if p.is_floating_point()), None)
+        return v.to(dtype_of(self)) if like is None else v.to(like.device, like.dtype)
 
     def a(self, x: Tensor) -> Tensor:
         """The baseline a(x) [n] that the bound uses; 0 where there is none."""
@@ -160,6 +165,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe))
 
     best, best_value, waited = copy.deepcopy(model.state_dict()), -math.inf, 0
+    training_mode(model)
     running = torch.zeros((), device=device)
     order = torch.empty(0, dtype=torch.long)
     bar = tqdm(total=recipe.steps, desc=progress, disable=progress is None, leave=False, mininterval=0)
@@ -170,6 +176,8 @@ def train(
             index, order = order[:batch].to(device), order[batch:]
             s = model.scores(x[index], y[index], recipe.negatives, recipe.m, generator)
             gain = bound.maximise(s, state)
+            if not gain.requires_grad:  # a closed formula
+                break
             optimiser.zero_grad(set_to_none=True)
             (-gain).backward()
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -203,8 +211,21 @@ def train(
         history.interrupted = True
     finally:
         bar.close()
+    if history.step and best_value == -math.inf:
+        raise ValueError(
+            f"training diverged: on validation rows the bound {bound.name!r} was not a finite number at any of "
+            f"{len(history.step)} evaluations; lower lr=, standardise the data, or mend your own critic or bound"
+        )
     model.load_state_dict(best)
     return history
+
+
+def training_mode(model: nn.Module) -> None:
+    """`model.train()`, but parts with frozen parameters alone stay in evaluation: no dropout, and statistics as they were."""
+    model.train()
+    for part in model.modules():
+        if not any(p.requires_grad for p in part.parameters()) and any(True for _ in part.parameters()):
+            part.eval()
 
 
 def calibrate(
@@ -216,6 +237,7 @@ def calibrate(
     """
     if model.drift is None:
         return
+    model.eval()
     critic: Critic = model.critic  # type: ignore[assignment]
     with torch.no_grad():
         x = torch.cat([held[0], rows[0]])[:CALIBRATION]
@@ -223,7 +245,14 @@ def calibrate(
         a, b = critic.encode(x, held[1][:CALIBRATION])
         table = torch.cat([critic.matrix(block, b) for block in a.split(64)])
         table[:known].fill_diagonal_(-math.inf)  # the validation rows' own pairs
-        log_z = torch.logsumexp(table, 1) - torch.log(torch.isfinite(table).sum(1))
+        log_z = torch.logsumexp(table, 1) - torch.log(
+            len(b) - (torch.arange(len(x), device=x.device) < known).to(x)
+        )
+        if not log_z.isfinite().all():
+            raise ValueError(
+                f"the critic's scores of {int((~log_z.isfinite()).sum())} of {len(x)} rows with all others are not finite: it "
+                "diverged in training, or is infinite for some pairs; lower lr=, standardise the data, or mend your own critic"
+            )
         center = log_z.mean()
     optimiser = torch.optim.AdamW(model.drift.parameters(), lr=1e-2, weight_decay=1e-3, fused=True)
     for _ in range(steps):
@@ -252,5 +281,5 @@ def _validate(model: Model, bound: Bound, held: tuple[Tensor, Tensor], recipe: R
     scheme = "shifts" if recipe.negatives in ("shifts", "derangements") else "all"
     s = model.scores(*held, scheme, recipe.eval_pairs, torch.Generator().manual_seed(0))
     value = float(bound.monitor(s))
-    model.train()
+    training_mode(model)
     return value if math.isfinite(value) else -math.inf
