@@ -20,7 +20,7 @@ MATHEMATICS = {
     "matched",
     "residual",
 }
-TRAINING = MATHEMATICS | {"scores", "training"}
+TRAINING = MATHEMATICS | {"scores", "own", "training"}
 STATISTICS = {"inference", "certificate", "verdict", "rows"}
 DATA = {"data", "checks", "columns", "tables"}
 BELOW = (
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "critics": {"closed_form", "features", "local_ratio", "matched"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
+    "own": {"bounds", "critics", "scores", "training"},
     "ensemble": {"closed_form", "features", "residual", "training"},
     "losses": {"bounds", "critics", "scores"},
     "verdict": set(),
@@ -86,6 +87,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "rows": {"numpy", "scipy"},
     "scores": {"torch"},
     "training": {"torch", "numpy", "tqdm"},
+    "own": {"torch"},
 }
 
 # Slow to import, so imported by the functions that need them and never at module level.

@@ -25,6 +25,7 @@ from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS, PlainCritic
 from flomi.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
 from flomi.inference import PairScores, Summary, mean_stderr, summarise
+from flomi.own import check_critic
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.scores import Critic, Table, shifts
 from flomi.training import History, Model, Recipe, calibrate, train
@@ -87,8 +88,7 @@ class Candidate:
         """Rows as the model wants them: preprocessed in double precision, then in the model's own."""
         if self.model.exact:
             return self.prep_x(x), self.prep_y(y)
-        like = next(self.model.parameters())
-        return tuple(p(v).to(like.device, like.dtype) for p, v in ((self.prep_x, x), (self.prep_y, y)))
+        return self.model.cast(self.prep_x(x)), self.model.cast(self.prep_y(y))
 
 
 @dataclass(frozen=True)
@@ -215,34 +215,35 @@ def fit(
         return done(Model(net, (), None), (nn.Flatten(), nn.Flatten()), history, gain)
 
     prep = [_prepare(v, "none" if kind is None else how.preprocess) for v in rows]
-    (x, y), (xv, yv) = (
-        (prep[0](a).to(how.device, torch.float32), prep[1](b).to(how.device, torch.float32))
-        for a, b in (rows, held)
-    )
     recipe = how.recipe
     if recipe.negatives == "auto":
         recipe = replace(recipe, negatives=kind.negatives if kind is not None else "shifts")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         if isinstance(critic, nn.Module):
             net_: nn.Module = own_critic(critic, shape_x, shape_y)
         else:
             assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or base
             net_ = kind.build(math.prod(shape_x), math.prod(shape_y), how.hidden)
-        model = Model(net_, tuple(x.shape[1:]), bound).to(how.device)
+        prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, held)]
+        model = Model(net_, tuple(prepared[0][0].shape[1:]), bound).to(how.device)
+        (x, y), (xv, yv) = ([model.cast(v) for v in part] for part in prepared)
+        if isinstance(critic, nn.Module):
+            check_critic(model, x, y)
         history = train(model, bound, (x, y), (xv, yv), recipe, seed, progress)
         calibrate(model, (x, y), (xv, yv))
     return done(model, prep, history)
 
 
 def own_critic(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
-    """A copy of a user's module that starts afresh, where its layers know how to draw weights, as a critic."""
+    """A copy of a user's module, as a critic, whose layers start afresh: those that know how to, and are not frozen."""
     net = copy.deepcopy(module)
     for part in net.modules():
-        reset = getattr(part, "reset_parameters", None)
-        if callable(reset):
+        reset, weights = getattr(part, "reset_parameters", None), list(part.parameters(recurse=False))
+        if callable(reset) and weights and all(w.requires_grad for w in weights):
             reset()
-    return net if hasattr(net, "encode") else PlainCritic(net, shape_x, shape_y)
+    whole = all(hasattr(net, name) for name in ("encode", "positives", "pairs", "matrix"))
+    return net if whole else PlainCritic(net, shape_x, shape_y)
 
 
 def _prepare(v: Tensor, how: str) -> nn.Module:

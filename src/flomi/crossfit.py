@@ -25,6 +25,7 @@ from flomi.critics import CRITICS
 from flomi.data import Pairs
 from flomi.ensemble import EnsembleRecipe
 from flomi.local_ratio import ksg
+from flomi.own import check_bound
 from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
 from flomi.rows import describe_rows
@@ -257,7 +258,10 @@ def _processes(n_jobs: int) -> int:
 
 def _check_match(critic: str | nn.Module, bound: Bound) -> None:
     """A density bound needs log q(y|x) for a critic; BA needs the known p(y) too, which only the user can give."""
-    if bound.name == "ba" and isinstance(critic, str):
+    own = isinstance(critic, nn.Module)
+    if bounds.BOUNDS.get(bound.name) is not bound:
+        check_bound(bound, trained=own or (critic in CRITICS and CRITICS[str(critic)].build is not None))
+    if bound.name == "ba" and (isinstance(critic, str) or getattr(critic, "log_marginal", True) is None):
         raise ValueError(
             "bound='ba' needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, log_marginal=...), "
             "or use bound='doe', which fits p(y)"
@@ -266,10 +270,16 @@ def _check_match(critic: str | nn.Module, bound: Bound) -> None:
         raise ValueError(
             f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}"
         )
-    if "density" not in bound.needs and critic == "density":
+    if "density" in bound.needs and own and not hasattr(critic, "marginal"):
         raise ValueError(
-            f"critic='density' goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}"
+            f"bound={bound.name!r} needs a conditional density: your critic(x, y) must return log q(y|x) and have a method "
+            f"marginal(y) that returns log q(y), and {type(critic).__name__} has none; critics.ConditionalGaussian has both"
         )
+    if "density" not in bound.needs and (critic == "density" or (own and hasattr(critic, "marginal"))):
+        named = (
+            "critic='density'" if isinstance(critic, str) else "a critic with marginal(y), a density model,"
+        )
+        raise ValueError(f"{named} goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}")
 
 
 def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
