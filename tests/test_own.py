@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flomi import MIEstimator, bounds, estimate
 from flomi.candidates import own_critic
 from flomi.critics import ConditionalGaussian, PlainCritic
+from flomi.own import scale_note
 from flomi.training import Model, Recipe, calibrate, train, training_mode
 
 RHO = 0.8
@@ -106,7 +107,7 @@ def test_a_critic_of_the_wrong_kind_is_told_so_before_training(
 
 
 def test_a_critic_of_one_argument_and_a_bad_dual_are_told_so() -> None:
-    with pytest.raises(ValueError, match="TypeError: .*positional argument"):
+    with pytest.raises(ValueError, match=r"TypeError: .*positional argument"):
         estimate(*gaussian(), critic=nn.Linear(1, 1), **QUICK)
     critic = Net()
     critic.u = nn.Linear(1, 1)
@@ -143,7 +144,7 @@ def test_a_critic_that_is_infinite_for_some_pairs_is_an_error() -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return super().forward(x, y) + torch.where((x - y).squeeze(-1) > 2.5, math.inf, 0.0)
 
-    with pytest.raises(ValueError, match="training diverged|not finite"):
+    with pytest.raises(ValueError, match=r"training diverged|not finite"):
         estimate(*gaussian(), critic=Spiked(), bound="js", **QUICK)
 
 
@@ -232,3 +233,26 @@ def test_densities_want_a_density_bound_and_ba_the_known_marginal() -> None:
         estimate(*gaussian(), critic=ConditionalGaussian(1, 1), bound="ba", **QUICK)
     own = replace(bounds.BOUNDS["club"], name="mine")
     assert estimate(*gaussian(), critic=ConditionalGaussian(1, 1), bound=own, **QUICK).bound_name == "mine"
+
+
+# --- Scale ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "noted"),
+    [
+        (0, 1, False),
+        (5, 3, False),
+        (11, 3, True),
+        (0, 20, True),
+        (0, 0.001, True),
+        (2, 0.1, True),
+        (3, 0, False),
+    ],
+)
+def test_columns_far_from_standard_are_noted(mean: float, std: float, noted: bool) -> None:
+    z = torch.linspace(-math.sqrt(3), math.sqrt(3), 500, dtype=torch.float64)[:, None]
+    note = scale_note(torch.cat([z, mean + std * z], 1), z)
+    assert (note is not None) == noted
+    if note is not None:
+        assert "1 of 2 columns of x" in note and "column 1 of x has mean" in note and "standardise" in note
