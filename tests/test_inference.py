@@ -321,11 +321,11 @@ def test_a_sound_run_is_ok_without_a_word():
     ("change", "verdict", "words"),
     [
         (
-            {"ceiling": 1.3, "capped": 0.98, "bound_name": "infonce"},
+            {"ceiling": 1.3, "asked": 0.98, "bound_name": "infonce"},
             "unreliable",
             "near its ceiling of 1.3 nats",
         ),
-        ({"ceiling": 1.9, "capped": 0.98, "bound_name": "infonce"}, "caution", "the infonce value 0.98 nats"),
+        ({"ceiling": 1.9, "asked": 0.98, "bound_name": "infonce"}, "caution", "the infonce value 0.98 nats"),
         ({"imbalance": 0.12}, "caution", "normalisation is off by +0.12"),
         ({"imbalance": -0.5}, "unreliable", "off by -0.50 (standard error 0.01"),
         ({"plug_in": 1.4}, "caution", "bound 0.98 nats, plug-in 1.4 nats"),
@@ -367,6 +367,7 @@ def test_a_sound_run_is_ok_without_a_word():
         ({"lower_bound": 0.1}, "ok", "certificate 0.1 nats is far below the estimate 1 nats"),
         ({"lower_bound": 1.2}, "unreliable", "below its own certificate 1.2 nats"),
         ({"mi": float("nan")}, "unreliable", "estimate is not finite"),
+        ({"asked": float("nan")}, "unreliable", "the flo value on held-out rows is not finite"),
         ({"lower_bound": 0.1, "units": "bits"}, "ok", "certificate 0.144 bits"),
     ],
 )

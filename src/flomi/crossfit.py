@@ -25,7 +25,7 @@ from flomi.critics import CRITICS
 from flomi.data import Pairs
 from flomi.ensemble import EnsembleRecipe
 from flomi.local_ratio import ksg
-from flomi.own import check_bound
+from flomi.own import check_bound, scale_note
 from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
 from flomi.rows import describe_rows
@@ -371,7 +371,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             bound=total.bound,
             bound_stderr=total.bound_stderr,
             bound_name=plan.bound.name,
-            capped=bound,
+            asked=bound,
             plug_in=total.plug_in,
             imbalance=total.imbalance,
             imbalance_stderr=total.imbalance_stderr,
@@ -390,6 +390,8 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             **describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1), data.groups),
         )
     )
+    note = scale_note(x, y) if isinstance(plan.critic, nn.Module) else None
+    scale = () if note is None else (note,)
     projection, labels = _projection(data)
     used = {
         "negatives_a_row": sorted({int(fold.held.score.shifts.size) for fold in folds}),
@@ -399,7 +401,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
         mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
         lower_bound=certificate.value, bound=bound, bound_stderr=bound_stderr, bound_name=plan.bound.name,
         bound_side=plan.bound.side, plug_in=float(np.nanmean(pmi)), imbalance=total.imbalance, pmi=pmi, critic=critic,
-        candidates=entries, verdict=verdict, warnings=(*data.notes, *warnings), history=history, projection=projection,
+        candidates=entries, verdict=verdict, warnings=(*data.notes, *scale, *warnings), history=history, projection=projection,
         projection_labels=labels, config={**plan.config, **used}, seconds=seconds, n=n,
         dim_x=x.shape[1], dim_y=y.shape[1],
     )  # fmt: skip

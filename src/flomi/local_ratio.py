@@ -27,7 +27,7 @@ class LocalCritic(nn.Module):
     .. math:: e^{g(x, y)} = 0.99 \, \frac{n \sum_l K_l(x - x_l) K_l(y - y_l)}{\sum_l K_l(x - x_l) \, \sum_l K_l(y - y_l)} + 0.01
 
     K_l is Gaussian, half as wide as the distance from row l to its k-th neighbour, k by leave-one-out likelihood. The margins are
-    the joint density's own, so the ratio averages 1 over them. It is tabulated on a grid and interpolated there.
+    the joint density's own, so the ratio averages 1 over them. Its log is tabulated on a grid and interpolated there.
     References: Abramson 1982 (adaptive widths); Kraskov, Stoegbauer, Grassberger 2004 for `in_sample`.
 
     >>> x = torch.randn(2000, 1)
@@ -42,7 +42,7 @@ class LocalCritic(nn.Module):
     def __init__(self, ranks_x: RankNormal, ranks_y: RankNormal, *, table: Tensor) -> None:
         super().__init__()
         self.ranks_x, self.ranks_y = ranks_x, ranks_y
-        self.register_buffer("table", table)  # [nodes, nodes], the ratio
+        self.register_buffer("table", table)  # [nodes, nodes], log ratio
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor, *, estimate: bool = True) -> LocalCritic:
@@ -63,7 +63,8 @@ class LocalCritic(nn.Module):
         nodes = torch.linspace(-_EDGE, _EDGE, _NODES).to(z)
         a, b = (_kernel(nodes, z[:, i], best) for i in (0, 1))
         mean_a, mean_b = a.mean(1, keepdim=True).clamp(min=1e-30), b.mean(1, keepdim=True).clamp(min=1e-30)
-        critic = cls(*ranks, table=(1 - _FLOOR) * ((a / mean_a) @ (b / mean_b).T / len(z)) + _FLOOR)
+        ratio = (a / mean_a) @ (b / mean_b).T / len(z)
+        critic = cls(*ranks, table=((1 - _FLOOR) * ratio + _FLOOR).log())
         if estimate:
             critic.in_sample = nearest_neighbour_mi(z)
         return critic
@@ -79,14 +80,14 @@ class LocalCritic(nn.Module):
         i, j = a.long(), b.long()
         part = b - j
         low, high = (torch.lerp(self.table[k, j], self.table[k, j + 1], part) for k in (i, i + 1))
-        return torch.lerp(low, high, a - i).log()
+        return torch.lerp(low, high, a - i)
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         """As `pairs` gives it, by whole rows of the table, which is faster."""
         a, b = a.to(self.table), b.to(self.table)
         i, j = a[:, 0].long(), b[:, 0].long()
         rows = torch.lerp(self.table[i], self.table[i + 1], a - i[:, None]).T.contiguous()
-        return torch.lerp(rows[j], rows[j + 1], b - j[:, None]).log().T
+        return torch.lerp(rows[j], rows[j + 1], b - j[:, None]).T
 
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         g = self.pairs(a, b)

@@ -57,7 +57,7 @@ class Evidence:
     """The facts that a verdict rests on; values in nats, None where unknown.
 
     ``bound``, ``plug_in``, ``imbalance`` are the referee's, the FLO bound of the score. ``ceiling`` is the cap of the bound
-    asked for, log(m + 1) for InfoNCE, and ``capped`` that bound's value; ``rise`` the gain of the validation bound in the last
+    asked for, log(m + 1) for InfoNCE, and ``asked`` that bound's value; ``rise`` the gain of the validation bound in the last
     tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the standard error of
     its difference from ``bound``; ``others`` what other estimators that seldom read too high give, with their standard
     errors; ``automatic`` whether critic="auto" was asked for; ``ess`` the effective number of pairs of the exponential term;
@@ -80,7 +80,7 @@ class Evidence:
     lower_bound: float | None = None
     ess: float | None = None
     ceiling: float | None = None
-    capped: float | None = None
+    asked: float | None = None
     fold_values: tuple[float, ...] = ()
     fold_stderrs: tuple[float, ...] = ()
     gaussian_bound: float | None = None
@@ -167,10 +167,10 @@ def _data(e: Evidence) -> Iterator[Finding]:
 
 def _limits(e: Evidence) -> Iterator[Finding]:
     """Caps, and what the number of rows can support."""
-    if e.ceiling is not None and e.capped is not None and e.ceiling - e.capped < NEAR_CEILING:
-        grade = unreliable if e.ceiling - e.capped < AT_CEILING else caution
+    if e.ceiling is not None and e.asked is not None and e.ceiling - e.asked < NEAR_CEILING:
+        grade = unreliable if e.ceiling - e.asked < AT_CEILING else caution
         yield grade(
-            f"the {e.bound_name} value {_show(e, e.capped)} is near its ceiling of {_show(e, e.ceiling)}, "
+            f"the {e.bound_name} value {_show(e, e.asked)} is near its ceiling of {_show(e, e.ceiling)}, "
             "which it cannot pass whatever the truth: use more negatives, or bound='flo'"
         )
     few_pairs = e.ess is not None and e.ess < MIN_EFFECTIVE_PAIRS
@@ -282,6 +282,12 @@ def judge(evidence: Evidence) -> tuple[Verdict, tuple[str, ...]]:
     """
     checks = (_data, _limits, _score, _agreement) if np.isfinite(evidence.mi) else (_data,)
     findings = [finding for check in checks for finding in check(evidence)]
+    if evidence.asked is not None and not np.isfinite(evidence.asked):
+        findings.append(
+            unreliable(
+                f"the {evidence.bound_name} value on held-out rows is not finite: mend the bound, or use bound='flo'"
+            )
+        )
     if not np.isfinite(evidence.mi) and all(level < UNRELIABLE for level, _ in findings):
         findings.append(
             unreliable(
