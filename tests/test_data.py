@@ -303,7 +303,7 @@ def test_groups_become_numbers_and_follow_their_rows() -> None:
         (["a"] * N, r"all rows are in one group \('a'\)"),
         (["a", "b"], "x has 60 rows and groups has 2 labels"),
         (np.zeros((N, 2)), "groups needs one label a row"),
-        (pd.Series(["a", None] * 30), "30 missing in groups; the first is row 1 of groups"),
+        (pd.Series(["a", None] * 30), "30 missing in groups; the first is row 1, in groups"),
     ],
 )
 def test_bad_groups(groups: Any, message: str) -> None:
@@ -427,8 +427,8 @@ def test_csv(csv: Path) -> None:
     ("name", "options", "note"),
     [
         ("t.tsv", {"sep": "\t"}, None),
-        ("t.csv", {"sep": ";"}, "t.csv was read with ';' between the cells"),
-        ("t.csv", {"sep": "\t"}, r"t.csv was read with '\t' between the cells"),
+        ("t.csv", {"sep": ";"}, "t.csv was read with ';' between columns"),
+        ("t.csv", {"sep": "\t"}, r"t.csv was read with '\t' between columns"),
         ("T.CSV", {"encoding": "utf-8-sig"}, None),
         ("t.csv", {"lineterminator": "\r\n"}, None),
         ("t.csv", {"quoting": 1}, None),
@@ -437,6 +437,42 @@ def test_csv(csv: Path) -> None:
 def test_dialects_of_text(tmp_path: Path, name: str, options: dict[str, Any], note: str | None) -> None:
     FRAME.to_csv(tmp_path / name, index=False, **options)
     check(read(tmp_path / name, x="a:b2", y=[3, 4]), (note,) if note else ())
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".tsv.bz2", ".csv.xz"])
+def test_packed_text(tmp_path: Path, suffix: str) -> None:
+    FRAME.to_csv(tmp_path / f"t{suffix}", index=False, sep="\t" if ".tsv" in suffix else ",")
+    check(read(tmp_path / f"t{suffix}", x="0:3", y="3:"))
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_decimal_commas(tmp_path: Path, header: bool) -> None:
+    FRAME.assign(k=range(N)).to_csv(tmp_path / "t.csv", index=False, sep=";", decimal=",", header=header)
+    pairs = read(tmp_path / "t.csv", x="0:3", y="3,4")
+    check(pairs, pairs.notes)
+    assert "t.csv was read with ';' between columns and ',' as the decimal mark" in pairs.notes
+    assert len(pairs.notes) == (1 if header else 2)
+
+
+def test_decimal_commas_that_may_be_something_else_are_refused(tmp_path: Path) -> None:
+    for cells in (["1,234", "5,678"], ["1.234,5"], ["1,5", "2.5"]):  # thousands, both marks, either
+        lines = [f"{cells[i % len(cells)]};{value}" for i, value in enumerate(range(N))]
+        text = "u;v\n" + "\n".join(lines)
+        fails("nothing between thousands", read, write(tmp_path, text), x="u", y="v")
+
+
+def test_whole_numbers_too_long_for_a_float_are_noted(tmp_path: Path) -> None:
+    lines = [f"{2**53 + (i * 7) % 64},{value}" for i, value in enumerate(X[:, 0])]
+    pairs = read(write(tmp_path, "id,v\n" + "\n".join(lines)), x="id", y="v")
+    assert "column 'id' holds whole numbers above 2^53" in "; ".join(pairs.notes)
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    lines = [f"{value},{i},ok" for i, value in enumerate(X[:, 0])]
+    lines[5] = '1,2,"two\nlines"'
+    lines[6] = "\n \n1,red,ok"
+    path = write(tmp_path, "\nu,v,w\n" + "\n".join(lines))
+    fails("'red' in line 12 of table.csv", read, path, x="u", y="v")
 
 
 def test_csv_without_names(tmp_path: Path) -> None:
@@ -565,18 +601,24 @@ def test_constant_columns_can_be_left_out_as_the_message_says(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("red", "column 'v' holds text, such as 'red' in row 12, where numbers are needed; encode it"),
-        ("?", "'\\?' in row 12; if that marks a missing value, leave the cell empty"),
+        (
+            "red",
+            "column 'v' holds text, such as 'red' in line 14 of table.csv, where numbers are needed; encode it",
+        ),
+        ("?", "'\\?' in line 14 of table.csv; if that marks a missing value, leave the cell empty"),
         ("missing", "if that marks a missing value"),
-        ("3.5 kg", "holds text, such as '3.5 kg' in row 12"),
-        ('"1,5"', "'1,5' in row 12; write numbers with a decimal point"),
+        ("3.5 kg", "holds text, such as '3.5 kg' in line 14 of table.csv"),
+        ('"1,5"', "'1,5' in line 14 of table.csv; write numbers with a decimal point"),
         ('"1,234,567"', "nothing between thousands"),
         ("2020-01-31", "encode it first .*dates: days since the first"),
-        ("", "1 of 60 rows with missing or infinite values: 1 missing in y \\('v'\\); the first is row 12"),
+        (
+            "",
+            "1 of 60 rows with missing or infinite values: 1 missing in y \\('v'\\); the first is line 14 of table.csv",
+        ),
         ("NA", "1 missing in y"),
         ("-inf", "1 infinite in y"),
-        ("1,2", "rows differ in their number of cells.*line 14"),
-        ('"open', "rows differ in their number of cells"),
+        ("1,2", "line 14 has 3 cells and the first line has 2"),
+        ('"open', "the quotation mark opened in line 14 is never closed"),
     ],
 )
 def test_a_bad_cell_is_named(tmp_path: Path, cell: str, message: str) -> None:
@@ -592,6 +634,15 @@ def test_missing_cells_of_a_file_are_dropped_when_asked(tmp_path: Path) -> None:
     pairs = read(tmp_path / "t.csv", x="a", y="c", missing="drop")
     assert pairs.notes == ("dropped 2 of 60 rows with missing or infinite values: 2 missing in y ('c')",)
     assert len(read(tmp_path / "t.csv", x="a", y="b1").x) == N  # only rows of chosen columns count
+    frame.assign(void=np.nan).to_csv(tmp_path / "t.csv", index=False)
+    fails(
+        "y: 'void' hold no value in any row; leave",
+        read,
+        tmp_path / "t.csv",
+        x="a",
+        y="b1,void",
+        missing="drop",
+    )
 
 
 @pytest.mark.parametrize(
@@ -601,11 +652,20 @@ def test_missing_cells_of_a_file_are_dropped_when_asked(tmp_path: Path) -> None:
         ("t.csv", "\n\n", "is empty"),
         ("t.csv", "a,b\n", "there are 0 rows"),
         ("t.csv", "a,b\n1,2\n", "there are 1 rows; at least 50"),
-        ("t.csv", "Results of March\na,b\n1,2\n", "rows differ in their number of cells.*first line has 1"),
-        ("t.csv", "a,b\n1,2,3\n4,5,6\n", "rows differ in their number of cells"),
+        (
+            "t.csv",
+            "Results of March\na,b\n1,2\n",
+            "line 2 has 2 cells and the first line has 1; remove title",
+        ),
+        ("t.csv", "a,b\n1,2,3\n4,5,6\n", "line 2 has 3 cells and the first line has 2"),
         ("t.csv", "größe,b\n1,2\n".encode("latin-1"), "not UTF-8 text"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "not UTF-8 text"),
         ("t.csv", b"PK\x03\x04\x14\x00\x06\x00", "not a text file|not UTF-8"),
+        ("t.csv.gz", b"nonsense", "cannot be unpacked, it is damaged"),
+        ("t.csv.bz2", b"nonsense", "cannot be unpacked, it is damaged"),
+        ("t.csv.xz", b"nonsense", "cannot be unpacked, it is damaged"),
+        ("t.csv.zip", b"PK", "'?.zip'? is not one of .csv.*.gz, .bz2, .xz; unpack it first"),
+        ("t.csv", "1,2\n3,4\n", "no column 'a'.*the first line of t.csv holds numbers only"),
         ("t.csv", "a,a\n1,2\n", "2 columns are called 'a'; choose by position"),
         ("t.parquet", b"PAR1 nonsense", "cannot be read as Parquet, it is damaged"),
         ("t.npy", b"nonsense", "cannot be read as .npy: it is damaged"),

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from flomi.columns import list_names
 
-__all__ = ["absent", "complete_rows", "doubts", "numbers", "refuse_constant", "refuse_shared"]
+__all__ = [
+    "Place",
+    "absent",
+    "complete_rows",
+    "doubts",
+    "numbers",
+    "refuse_constant",
+    "refuse_shared",
+    "rounded",
+]
+
+Place = Callable[[int], str]  # from the number of a row, from 0, to words that say where it stands
+ROW: Place = "row {}".format
 
 # How files mark a missing value besides leaving the cell empty.
 _MARKS = {"?", "-", "--", ".", "*", "missing", "unknown", "none", "na", "n.a.", "n/a"}
 _SENTINELS = (-99.0, -999.0, -9999.0, -99999.0)
 
 
-def numbers(values: np.ndarray, name: str) -> np.ndarray:
-    """`values` as float64; a ValueError shows the cell of column `name` that is no number."""
+def numbers(values: np.ndarray, name: str, place: Place = ROW) -> np.ndarray:
+    """`values` as float64; a ValueError shows the cell of column `name` that is no number, and its place."""
     if values.dtype.kind in "biuf":
         return np.asarray(values, dtype=np.float64)
     if values.dtype.kind == "c":
@@ -39,12 +52,12 @@ def numbers(values: np.ndarray, name: str) -> np.ndarray:
                 result[i] = float(cell)
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"column {name!r} holds a {type(cell).__name__} in row {i // per_row}, where a number is needed; "
+                    f"column {name!r} holds a {type(cell).__name__} in {place(i // per_row)}, where a number is needed; "
                     "convert it first"
                 ) from None
     if text:
         worst = next((i for i in text if not _reads_as_number(str(cells[i]))), text[0])
-        raise ValueError(_text_found(name, str(cells[worst]), worst // per_row))
+        raise ValueError(_text_found(name, str(cells[worst]), place(worst // per_row)))
     return result.reshape(values.shape)
 
 
@@ -63,8 +76,8 @@ def _reads_as_number(cell: str) -> bool:
     return True
 
 
-def _text_found(name: str, cell: str, row: int) -> str:
-    found = f"column {name!r} holds text, such as {cell[:40]!r} in row {row}"
+def _text_found(name: str, cell: str, place: str) -> str:
+    found = f"column {name!r} holds text, such as {cell[:40]!r} in {place}"
     if cell.strip().casefold() in _MARKS or not cell.strip():
         return f"{found}; if that marks a missing value, leave the cell empty"
     if _reads_as_number(cell):
@@ -78,13 +91,15 @@ def _text_found(name: str, cell: str, row: int) -> str:
 
 
 def complete_rows(
-    sides: dict[str, tuple[np.ndarray, tuple[str, ...]]], labels: np.ndarray | None
+    sides: dict[str, tuple[np.ndarray, tuple[str, ...], Place]],
+    labels: np.ndarray | None = None,
+    place_of_labels: Place = ROW,
 ) -> tuple[np.ndarray, str, str]:
     """Which rows have no missing or infinite value; the counts in words; where the first such value is."""
     keep = np.ones(len(next(iter(sides.values()))[0]), dtype=bool)
     counts: list[str] = []
     first: list[tuple[int, str]] = []
-    for role, (side, names) in sides.items():
+    for role, (side, names, place) in sides.items():
         bad = ~np.isfinite(side)
         if not bad.any():
             continue
@@ -98,18 +113,33 @@ def complete_rows(
         if side.ndim == 2:
             columns = [names[j] for j in np.flatnonzero(hit.any(0))]
             counts.append(f"{kinds} in {role} ({list_names(columns, 3)})")
-            first.append((row, f"row {row}, column {names[int(hit[row].argmax())]!r}"))
+            first.append((row, f"{place(row)}, column {names[int(hit[row].argmax())]!r}"))
         else:
             counts.append(f"{kinds} in {role}")
-            first.append((row, f"row {row} of {role}"))
+            first.append((row, f"{place(row)}, in {role}"))
         keep &= ~hit.any(1)
     if labels is not None:
         unlabelled = np.array([absent(label) for label in labels.tolist()])
         if unlabelled.any():
             counts.append(f"{int(unlabelled.sum()):,} missing in groups")
-            first.append((int(unlabelled.argmax()), f"row {int(unlabelled.argmax())} of groups"))
+            row = int(unlabelled.argmax())
+            first.append((row, f"{place_of_labels(row)}, in groups"))
             keep &= ~unlabelled
     return keep, ", ".join(counts), min(first)[1] if first else ""
+
+
+def rounded(values: np.ndarray, name: str) -> list[str]:
+    """A sentence where whole numbers are too long for float64."""
+    if (
+        values.dtype.kind not in "iu"
+        or not values.size
+        or max(abs(int(values.min())), int(values.max())) <= 2**53
+    ):
+        return []
+    return [
+        f"column {name!r} holds whole numbers above 2^53, which are rounded to 16 digits; subtract a constant if the last "
+        "digits matter, and leave the column out if it is a name"
+    ]
 
 
 def refuse_constant(role: str, side: np.ndarray, names: tuple[str, ...], from_file: bool) -> str | None:

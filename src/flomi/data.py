@@ -69,9 +69,11 @@ def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> x.shape, y.shape
     ((2, 1), (2, 2))
     """
-    sides = {role: _matrix(as_table(value, role), role) for role, value in (("x", x), ("y", y))}
+    sides = {
+        role: (*_matrix(as_table(value, role), role), checks.ROW) for role, value in (("x", x), ("y", y))
+    }
     _same_length(sides["x"][0], sides["y"][0], None)
-    keep, counts, first = checks.complete_rows(sides, None)
+    keep, counts, first = checks.complete_rows(sides)
     if not len(keep):
         raise ValueError("x and y have no rows")
     if counts:
@@ -91,7 +93,7 @@ def read(
     groups: str | int | None = None,
     missing: Missing = "error",
 ) -> Pairs:
-    """Paired rows from one file (CSV, TSV, Parquet, .npy, .npz), or from two whose rows belong together.
+    """Paired rows from one file (CSV or TSV, also .gz, .bz2, .xz; Parquet, .npy, .npz), or from two whose rows belong together.
 
     x, y and groups choose columns as `flomi.columns.select` describes: names, patterns ("gene_*"), positions, ranges
     ("0:5"). An .npz is read by the names of its arrays, "x" and "y" unless told otherwise. Of two files everything is
@@ -100,27 +102,35 @@ def read(
     Raises what `from_arrays` raises, and FileNotFoundError or ValueError for a file or a column that is not there.
     """
     table = open_table(path)
-    group_table = None if groups is None else table.take(select(table.names, groups, "groups"))
+    group_table = None if groups is None else _take(table, groups, "groups")
     if y_path is None:
         source = os.path.basename(path)
         x, y = _default_columns(table, x, y, source)
-        x_at, y_at = select(table.names, x, "x"), select(table.names, y, "y")
-        shared = [table.names[i] for i in x_at if i in y_at]
+        x_table, y_table = _take(table, x, "x"), _take(table, y, "y")
+        y_at = select(table.names, y, "y")
+        shared = [table.names[i] for i in select(table.names, x, "x") if i in y_at]
         if shared:
             raise ValueError(
                 f"the same columns are on both sides ({list_names(shared)}), where mutual information is infinite; leave "
                 f"each out of one side ('!{shared[0]}' in its list of columns)"
             )
-        return _pairs(table.take(x_at), table.take(y_at), group_table, missing, source, table.notes)
+        return _pairs(x_table, y_table, group_table, missing, source, table.notes)
     if os.path.realpath(path) == os.path.realpath(y_path):
         raise ValueError(
             f"{path} is given for both x and y; give two files, or choose columns of one (--x, --y)"
         )
     other = open_table(y_path)
-    x_table = table if x is None else table.take(select(table.names, x, "x"))
-    y_table = other if y is None else other.take(select(other.names, y, "y"))
+    x_table = table if x is None else _take(table, x, "x")
+    y_table = other if y is None else _take(other, y, "y")
     source = f"{os.path.basename(path)} and {os.path.basename(y_path)}"
     return _pairs(x_table, y_table, group_table, missing, source, (*table.notes, *other.notes))
+
+
+def _take(table: Table, columns: Columns, role: str) -> Table:
+    try:
+        return table.take(select(table.names, columns, role))
+    except ValueError as error:  # how the file was read may be why the column isn't there
+        raise ValueError("; ".join((str(error), *table.notes))) from None
 
 
 def _default_columns(
@@ -162,7 +172,16 @@ def _pairs(
     said = list(notes)
 
     total = len(x)
-    keep, counts, first = checks.complete_rows({"x": (x, x_names), "y": (y, y_names)}, labels)
+    for role, side, names in (("x", x, x_names), ("y", y, y_names)):
+        if side.ndim == 2 and total and (void := np.flatnonzero(np.isnan(side).all(0))).size:
+            raise ValueError(
+                f"{role}: {list_names([names[j] for j in void])} hold no value in any row; leave them out"
+            )
+    keep, counts, first = checks.complete_rows(
+        {"x": (x, x_names, x_table.place), "y": (y, y_names, y_table.place)},
+        labels,
+        checks.ROW if group_table is None else group_table.place,
+    )
     rows = np.flatnonzero(keep)
     if counts:
         lost = f"{total - len(rows):,} of {total:,} rows with missing or infinite values: {counts}"
@@ -178,6 +197,9 @@ def _pairs(
             f"there are {len(rows)} rows{after}; at least {MIN_ROWS} are needed, and some hundreds for a useful number"
         )
 
+    for table in (x_table, y_table):
+        for name, value in zip(table.names, table.values, strict=True):
+            said += checks.rounded(value, name)
     for role, side, names in (("x", x, x_names), ("y", y, y_names)):
         note = checks.refuse_constant(role, side, names, from_file=source is not None)
         said += [note] if note else []
@@ -192,7 +214,7 @@ def _matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
     parts: list[np.ndarray] = []
     names: list[str] = []
     for name, value in zip(table.names, table.values, strict=True):
-        part = checks.numbers(value, name)
+        part = checks.numbers(value, name, table.place)
         if 0 in part.shape[1:]:
             raise ValueError(f"{role} has shape {part.shape}: rows without a value")
         if part.ndim > 2 and len(table.values) > 1:

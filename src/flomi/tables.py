@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import dataclasses
 import difflib
+import gzip
+import lzma
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 __all__ = ["SUFFIXES", "Table", "as_table", "check_file", "open_table"]
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+_PACKED: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}  # of .csv and .tsv
+_READABLE = f"{', '.join(SUFFIXES)}, and .csv or .tsv packed as {', '.join(_PACKED)}"
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _INSTALL_DATA = "pip install 'flomi[data]'"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Named columns of equal standing: each value has shape [n] or, from array files, [n, ...]; `notes` are doubts."""
+    """Named columns of equal standing: each value has shape [n] or, from array files, [n, ...]; `notes` are doubts.
+
+    `place` says in words where a row, counted from 0, stands: for messages.
+    """
 
     names: tuple[str, ...]
     values: tuple[np.ndarray, ...]
     notes: tuple[str, ...] = ()
+    place: Callable[[int], str] = "row {}".format
 
     def take(self, positions: Sequence[int]) -> Table:
         """The chosen columns, in the order given."""
-        return Table(
-            tuple(self.names[i] for i in positions), tuple(self.values[i] for i in positions), self.notes
-        )
+        names, values = tuple(self.names[i] for i in positions), tuple(self.values[i] for i in positions)
+        return dataclasses.replace(self, names=names, values=values)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -45,35 +62,45 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{text} is a web address; download the file and give its path")
     file = Path(text).expanduser()
     if file.is_dir():
-        raise ValueError(f"{text} is a folder; name one file in it ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{text} is a folder; name one file in it ({_READABLE})")
     if not file.exists():
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-        close = difflib.get_close_matches(file.name, beside, n=1, cutoff=0.6)
-        hint = f"did you mean {file.parent / close[0]}?" if close else "check the spelling and the folder"
+        stems = {name.casefold().split(".")[0]: name for name in beside}  # a shared ending is no likeness
+        close = difflib.get_close_matches(file.name.casefold().split(".")[0], list(stems), n=1, cutoff=0.6)
+        hint = (
+            f"did you mean {file.parent / stems[close[0]]}?" if close else "check the spelling and the folder"
+        )
         raise FileNotFoundError(f"there is no file {text}; {hint}")
-    if file.suffix.lower() not in SUFFIXES:
+    if _suffix(file) not in SUFFIXES:
         known = {
             ".xlsx": "save the sheet as CSV",
             ".xls": "save the sheet as CSV",
             ".txt": "rename it to .csv or .tsv",
+            ".zip": "unpack it first",
+            ".zst": "unpack it first",
         }
         hint = known.get(file.suffix.lower(), "convert it to one of them")
-        raise ValueError(
-            f"{text}: the ending {file.suffix or '(none)'} is not one of {', '.join(SUFFIXES)}; {hint}"
-        )
+        raise ValueError(f"{text}: the ending {file.suffix or '(none)'} is not one of {_READABLE}; {hint}")
     if file.stat().st_size == 0:
         raise ValueError(f"{text} is empty")
     return file
 
 
+def _suffix(file: Path) -> str:
+    """The ending that says what kind of file it is: ".csv" for "t.csv" and "t.csv.gz"."""
+    inner = Path(file.stem).suffix.lower()
+    packed = file.suffix.lower() in _PACKED and inner in (".csv", ".tsv")
+    return inner if packed else file.suffix.lower()
+
+
 def open_table(path: str | os.PathLike[str]) -> Table:
-    """The columns of a CSV, TSV, Parquet, .npy or .npz file.
+    """The columns of a CSV or TSV (also packed), Parquet, .npy or .npz file.
 
     A 2-D .npy has columns called "0", "1", ...; any other .npy is one column of shape [n, ...]. The columns of an .npz are
     its arrays. Nothing is unpickled. Raises ValueError or FileNotFoundError with one line that says what is wrong.
     """
     file = check_file(path)
-    suffix = file.suffix.lower()
+    suffix = _suffix(file)
     try:
         if suffix in (".csv", ".tsv"):
             return _open_text(file, "\t" if suffix == ".tsv" else ",")
@@ -86,6 +113,12 @@ def open_table(path: str | os.PathLike[str]) -> Table:
         raise ValueError(
             f"{path} is not UTF-8 text; save it again as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
         ) from None
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} cannot be unpacked, it is damaged ({_first(error)})") from None
+    except OSError as error:
+        if error.errno is None and file.suffix.lower() in _PACKED:  # as bz2 says that it is no bz2 file
+            raise ValueError(f"{path} cannot be unpacked, it is damaged ({_first(error)})") from None
+        raise
 
 
 def _open_text(file: Path, delimiter: str) -> Table:
@@ -93,32 +126,89 @@ def _open_text(file: Path, delimiter: str) -> Table:
 
     header, delimiter, notes = _header(file, delimiter)
     names, has_names = _names(header, file.name, notes)
+    load: Callable[..., Any] = partial(
+        pd.read_csv,
+        file,
+        sep=delimiter,
+        header=0 if has_names else None,
+        names=list(range(len(names))),
+        index_col=False,
+        encoding="utf-8-sig",
+        skipinitialspace=True,
+        low_memory=False,
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the first
-            frame = pd.read_csv(
-                file,
-                sep=delimiter,
-                header=0 if has_names else None,
-                names=list(range(len(names))),
-                index_col=False,
-                encoding="utf-8-sig",
-                skipinitialspace=True,
-                low_memory=False,
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        detail = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
-        raise ValueError(
-            f"{file}: rows differ in their number of cells ({detail}); the first line has {len(names)}; "
-            "remove title or comment lines above the column names and mend the rows"
-        ) from None
-    return Table(names, tuple(frame[i].to_numpy() for i in range(len(names))), tuple(notes))
+            frame = load()
+            if delimiter != "," and _has_decimal_commas(frame):
+                again = load(decimal=",")
+                # a column that points made numbers, and commas make text, says that the file has both
+                if all(again[i].dtype.kind in "biuf" for i in frame if frame[i].dtype.kind in "biuf"):
+                    frame = again
+                    said = f"{file.name} was read with {delimiter!r} between columns"
+                    notes = [note for note in notes if note != said]
+                    notes.append(f"{said} and ',' as the decimal mark")
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError):
+        raise ValueError(_uneven(file, delimiter, len(names))) from None
+
+    def place(row: int) -> str:
+        return f"line {_line(file, delimiter, row + has_names)} of {file.name}"
+
+    return Table(names, tuple(frame[i].to_numpy() for i in range(len(names))), tuple(notes), place)
+
+
+def _has_decimal_commas(frame: Any) -> bool:
+    """Whether a column of text is all numbers, with decimal commas that can't be marks of thousands (as in 1,234)."""
+    for i in frame:
+        if frame[i].dtype.kind not in "biuf":
+            cells = [str(cell).strip() for cell in frame[i].dropna()]
+            commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+            sure = any(not re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", cell) for cell in commas)
+            if sure and all("." not in cell and _is_number(cell.replace(",", ".", 1)) for cell in cells):
+                return True
+    return False
+
+
+def _text(file: Path) -> TextIO:
+    opener = _PACKED.get(file.suffix.lower(), open)
+    handle: TextIO = opener(file, "rt", newline="", encoding="utf-8-sig")
+    return handle
+
+
+def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line, from 1, and cells of every record that is not blank."""
+    with _text(file) as handle:
+        reader, line = csv.reader(handle, delimiter=delimiter, skipinitialspace=True), 1
+        for cells in reader:
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                yield line, cells
+            line = reader.line_num + 1
+
+
+def _line(file: Path, delimiter: str, record: int) -> int:
+    return next(line for k, (line, _) in enumerate(_records(file, delimiter)) if k == record)
+
+
+def _uneven(file: Path, delimiter: str, width: int) -> str:
+    last = 1
+    try:
+        for line, cells in _records(file, delimiter):
+            last = line
+            if len(cells) > width:
+                return (
+                    f"{file}: line {line} has {len(cells)} cells and the first line has {width}; remove title or comment "
+                    "lines above the column names, and mend lines with too many cells"
+                )
+    except csv.Error:
+        pass
+    return f"{file}: the quotation mark opened in line {last} is never closed; close or remove it"
 
 
 def _header(file: Path, delimiter: str) -> tuple[list[str], str, list[str]]:
     """The cells of the first line that is not blank, and the character between cells."""
     notes: list[str] = []
-    with file.open(newline="", encoding="utf-8-sig") as handle:
+    with _text(file) as handle:
         line = next((line for line in handle if line.strip()), "")
         if "\0" in line:
             raise ValueError(
@@ -126,22 +216,24 @@ def _header(file: Path, delimiter: str) -> tuple[list[str], str, list[str]]:
             )
         if not line:
             raise ValueError(f"{file} is empty")
-        counts = {c: len(next(csv.reader([line], delimiter=c))) for c in (delimiter, ",", ";", "\t", "|")}
-        if counts[delimiter] < max(counts.values()):
-            delimiter = max(counts, key=lambda c: counts[c])
-            notes.append(f"{file.name} was read with {delimiter!r} between the cells")
-        handle.seek(0)
-        try:
-            cells = next(row for row in csv.reader(handle, delimiter=delimiter) if any(row))
-        except (csv.Error, StopIteration) as error:
-            raise ValueError(f"{file}: the first line cannot be read as cells ({error})") from None
+        split = {c: next(csv.reader([line], delimiter=c)) for c in (delimiter, ",", ";", "\t", "|")}
+        best = max(split, key=lambda c: len(split[c]))  # of equals the first, which the ending says
+        if len(split[";"]) > 1 and all(_is_number(cell.replace(",", ".", 1)) for cell in split[";"]):
+            best = ";"  # "1,5;2,3" has more commas
+        if best != delimiter:
+            notes.append(f"{file.name} was read with {best!r} between columns")
+            delimiter = best
+    try:
+        cells = next(cells for _, cells in _records(file, delimiter) if any(cells))
+    except (csv.Error, StopIteration):
+        raise ValueError(f"{file}: the first line cannot be read as cells between {delimiter!r}") from None
     return [cell.strip() for cell in cells], delimiter, notes
 
 
 def _names(cells: list[str], file_name: str, notes: list[str]) -> tuple[tuple[str, ...], bool]:
     """Column names, and whether the first line holds them (a line of numbers only is data)."""
     counted = [str(i) for i in range(len(cells))]
-    is_number = [_is_number(cell) for cell in cells]
+    is_number = [_is_number(cell.replace(",", ".", 1)) for cell in cells]
     frame_labels = cells == counted or cells == [
         "",
         *counted[:-1],
