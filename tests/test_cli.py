@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 
 from flomi import cli, doctor, outputs, report
+from flomi.bounds import BOUNDS
+from flomi.critics import CRITICS
 from flomi.data import Pairs
 
 N = 200
@@ -29,6 +31,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a, b, noise = rng.normal(size=(3, N))
     frame = pd.DataFrame({"a": a, "b": b, "y": RHO * a + (1 - RHO**2) ** 0.5 * noise})
     frame["who"] = [f"p{i // 4}" for i in range(N)]
+    frame["half"] = [i % 8 for i in range(N)]
     path = tmp_path_factory.mktemp("data") / "table.csv"
     frame.to_csv(path, index=False)
     path.with_name("folder.png").mkdir()
@@ -58,12 +61,17 @@ class FakeResult:
     pmi: np.ndarray = field(default_factory=lambda: np.linspace(-1, 1, N))
     seconds: float = 12.3
     units: str = "nats"
+    n: int = N
+    config: dict[str, Any] = field(default_factory=lambda: {"n_folds": 5})
 
     def to_dict(self) -> dict[str, Any]:
         return {"mi": self.mi, "ci": list(self.ci), "imbalance": float("nan"), "verdict": self.verdict}
 
 
 class FakeEstimator:
+    def __init__(self, folds: int = 5) -> None:
+        self.critics_ = [None] * folds
+
     def save(self, path: Path) -> None:
         Path(path).write_bytes(b"saved")
 
@@ -75,7 +83,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def fit(pairs: Pairs, options: dict[str, Any]) -> tuple[FakeEstimator, FakeResult]:
         calls.update(pairs=pairs, options=options)
-        return FakeEstimator(), calls["result"]
+        return FakeEstimator(calls.get("folds", 5)), calls["result"]
 
     def write(result: FakeResult, path: Path, *, command: str, about: dict[str, str]) -> None:
         calls.update(command=command, about=about)
@@ -114,6 +122,15 @@ def run(*arguments: object) -> int:
             "--missing 'mean' does not exist; choose one of error, drop",
         ),
         (["estimate", "TABLE", "--seed", "-1"], "--seed is -1; it must be 0 or more"),
+        (["estimate", "TABLE", "--seed", "9" * 30], r"--seed is 9+; it must be .* \(2\^63 - 1\) or less"),
+        (
+            ["estimate", "TABLE", "--x", "a", "gene.1", "--y", "y"],
+            "no file gene.1; if it is a column, put commas",
+        ),
+        (
+            ["estimate", "TABLE", "--x", "a", "--y", "y", "--groups", "half"],
+            "--groups half: 8 groups are too few for 5 folds of two or more; use --folds 4",
+        ),
         (["estimate", "TABLE", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
         (["estimate", "TABLE", "--folds", "1"], "--folds is 1; it must be 2 or more"),
         (
@@ -126,13 +143,16 @@ def run(*arguments: object) -> int:
         (["estimate", "FOLDER", "--x", "a", "--y", "y"], "is a folder"),
         (
             ["estimate", "TABLE"],
-            r"which columns are x and y \(--x and --y\); table.csv has 4: 'a', 'b', 'y', 'who'",
+            r"which columns are x and y \(--x and --y\); table.csv has 5: 'a', 'b', 'y', 'who'",
         ),
         (["estimate", "TABLE", "--x", "a"], r"which columns are y \(--y\)"),
         (["estimate", "TABLE", "--x", "A", "--y", "y"], "no column 'A'; did you mean 'a'"),
         (["estimate", "TABLE", "--x", "gene_*", "--y", "y"], "no column fits the pattern"),
-        (["estimate", "TABLE", "--x", "9", "--y", "y"], "there is no column 9; positions go from 0 to 3"),
-        (["estimate", "TABLE", "--x", "who", "--y", "y"], "column 'who' holds text, such as 'p0' in row 0"),
+        (["estimate", "TABLE", "--x", "9", "--y", "y"], "there is no column 9; positions go from 0 to 4"),
+        (
+            ["estimate", "TABLE", "--x", "who", "--y", "y"],
+            "column 'who' holds text, such as 'p0' in line 2 of table.csv",
+        ),
         (["estimate", "TABLE", "--x", "a,y", "--y", "y"], "same columns are on both sides"),
         (["estimate", "TABLE", "TABLE"], "given for both x and y"),
         (
@@ -285,13 +305,60 @@ def test_notes_on_the_data_are_shown(
 def test_json_is_one_object_and_nothing_else(
     table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run("estimate", table, "--x", "0:2", "--y", "-2", "--json", "--report", tmp_path / "r.html") == 0
+    assert run("estimate", table, "--x", "0:2", "--y", "2", "--json", "--report", tmp_path / "r.html") == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert out.count("\n") == 1
     assert found["mi"] == 0.412 and found["imbalance"] is None  # JSON has no NaN
     assert found["data"] == {"source": "table.csv", "x": ["a", "b"], "y": ["y"], "notes": []}
     assert err == f"wrote {tmp_path / 'r.html'}\n"
+
+
+def test_an_option_given_again_adds_columns(table: Path, fake: dict[str, Any]) -> None:
+    assert run("estimate", table, "--x", "a", "--x", "b", "--y", "y") == 0
+    assert fake["pairs"].x_names == ("a", "b")
+
+
+def test_the_names_in_the_help_are_those_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ", ".join(BOUNDS) == cli._BOUNDS and ", ".join(("auto", *CRITICS)) == cli._CRITICS
+    assert run("estimate", "--help") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "The data:",
+        "The estimate:",
+        "The output:",
+        "infonce, i-alpha",
+        "gaussian, student",
+        "Exit code: 0",
+    ):
+        assert words in out
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    table: Path, fake: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    def half(result: Any, path: Path, **_: Any) -> None:
+        path.write_text("<ht")
+        raise KeyboardInterrupt
+
+    page = tmp_path / "r.html"
+    page.write_text("old")
+    monkeypatch.setattr(report, "write", half)
+    assert run("estimate", table, "--x", "a", "--y", "y", "--report", page) == 1
+    out, err = capsys.readouterr()
+    assert "0.412" in out and err == f"interrupted: {page} was not written\n"
+    assert page.read_text() == "old" and list(tmp_path.iterdir()) == [page]
+
+
+def test_a_partial_result_says_how_much_was_measured(
+    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake["folds"] = 2
+    fake["result"].pmi[80:] = np.nan
+    assert run("estimate", table, "--x", "a", "--y", "y", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["mi"] == 0.412
+    assert err == "interrupted: 2 of 5 folds were measured (80 of 200 rows); the result rests on these\n"
 
 
 def test_options_reach_the_estimator(table: Path, fake: dict[str, Any]) -> None:

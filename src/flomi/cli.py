@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from flomi import __version__, outputs
 
@@ -33,6 +34,37 @@ app = typer.Typer(
 
 _EFFORTS = ("fast", "standard", "thorough")
 _MISSING = ("error", "drop")
+# The names in the tables of bounds.py and critics.py, which load torch; a test compares them.
+_BOUNDS = (
+    "flo, flo-ux, dv, mine, nwj, tuba, infonce, i-alpha, js, smile, smile-1, smile-inf, fdv, flatnce, kl-dime, gan-dime, "
+    "hd-dime, anchor, club, l1out, ba, doe"
+)
+_CRITICS = (
+    "auto, joint, mlp, separate, separable, bilinear, density, residual, network, null, local, gaussian, student, "
+    "expanded"
+)
+_LARGEST_SEED = 2**63 - 1  # torch takes no larger one
+
+_EXIT_CODES = """Exit code: 0 done, also when Ctrl-C ended the run early and what was finished is printed; 2 the input or the call
+is wrong (one line says what and how to mend it); 130 Ctrl-C before there was a result; 1 anything else."""
+
+
+class _Sections(TyperCommand):
+    """Help whose options stand under headings (`rich_help_panel`, without rich)."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                title = getattr(param, "rich_help_panel", None) or "Other options"
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+_DATA, _MODEL, _OUTPUT = "The data", "The estimate", "The output"
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -56,36 +88,52 @@ def _flomi(
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(cls=_Sections, epilog=_EXIT_CODES)
 def estimate(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="A table of numbers: CSV, TSV, Parquet, .npy or .npz.")
+        str,
+        typer.Argument(
+            metavar="DATA",
+            rich_help_panel=_DATA,
+            help="A table of numbers: CSV or TSV (also .gz, .bz2, .xz), Parquet, .npy or .npz.",
+        ),
     ],
     y_data: Annotated[
         str | None,
-        typer.Argument(metavar="Y_DATA", help="A second file for y, whose rows belong to those of DATA."),
+        typer.Argument(
+            metavar="Y_DATA",
+            rich_help_panel=_DATA,
+            help="A second file for y, whose rows belong to those of DATA.",
+        ),
     ] = None,
     x: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="COLUMNS",
             help="Columns of x: names, patterns ('gene_*'), positions (0, -1) or ranges "
-            "('0:5', 'first:last'), separated by commas; '!name' leaves one out.",
+            "('0:5', 'first:last'), separated by commas, or the option again; '!name' leaves one out.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
-    y: Annotated[str | None, typer.Option(metavar="COLUMNS", help="Columns of y, chosen likewise.")] = None,
+    y: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMNS", help="Columns of y, chosen likewise.", rich_help_panel=_DATA),
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
             help="Column that marks rows belonging together, such as all rows of one patient.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
     missing: Annotated[
         str,
         typer.Option(
-            metavar="error|drop", help="Stop at rows with missing or infinite values, or leave them out."
+            metavar="error|drop",
+            help="Stop at rows with missing or infinite values, or leave them out.",
+            rich_help_panel=_DATA,
         ),
     ] = "error",
     effort: Annotated[
@@ -93,44 +141,84 @@ def estimate(
         typer.Option(
             metavar="fast|standard|thorough",
             help="Seconds, up to about a minute, or as long as it helps (10,000 rows).",
+            rich_help_panel=_MODEL,
         ),
     ] = "standard",
     critic: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Model of the dependence; 'auto' tries several and keeps the best."
+            metavar="NAME",
+            help=f"Model of the dependence; auto tries several and keeps the best. One of {_CRITICS}.",
+            rich_help_panel=_MODEL,
         ),
     ] = "auto",
-    bound: Annotated[str, typer.Option(metavar="NAME", help="Variational bound to report.")] = "flo",
+    bound: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"Variational bound to report. One of {_BOUNDS}.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "flo",
     folds: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Parts the rows are split into; each is measured by a model that saw none of it.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same numbers.")] = 0,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, mps.")] = "cpu",
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes that share the folds among them.")] = 1,
-    bits: Annotated[bool, typer.Option("--bits", help="Answer in bits instead of nats.")] = False,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same seed gives the same numbers.", rich_help_panel=_MODEL)
+    ] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, mps.", rich_help_panel=_MODEL)
+    ] = "cpu",
+    jobs: Annotated[
+        int,
+        typer.Option(metavar="N", help="Processes that share the folds among them.", rich_help_panel=_MODEL),
+    ] = 1,
+    bits: Annotated[
+        bool, typer.Option("--bits", help="Answer in bits instead of nats.", rich_help_panel=_OUTPUT)
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of the table.")
+        bool,
+        typer.Option("--json", help="Print one JSON object instead of the table.", rich_help_panel=_OUTPUT),
     ] = False,
     report: Annotated[
         str | None,
-        typer.Option(metavar="FILE.html", help="Write a page with the result, its reasons and plots."),
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a page with the result, its reasons and plots.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(metavar="FILE.png", help="Write the plots (.png, .svg or .pdf).")
+        str | None,
+        typer.Option(
+            metavar="FILE.png", help="Write the plots (.png, .svg or .pdf).", rich_help_panel=_OUTPUT
+        ),
     ] = None,
     pmi: Annotated[
-        str | None, typer.Option(metavar="FILE.csv", help="Write every row's pointwise mutual information.")
+        str | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Write every row's pointwise mutual information.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Save the fitted estimator, to score new rows in Python."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Save the fitted estimator, to score new rows in Python.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only: no progress.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print the result only: no progress.", rich_help_panel=_OUTPUT),
+    ] = False,
 ) -> None:
     """Estimate the mutual information of two groups of columns.
 
@@ -147,24 +235,30 @@ def estimate(
     for option, value, least in (("--folds", folds, 2), ("--jobs", jobs, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise ValueError(f"{option} is {value}; it must be {least} or more")
+    if seed > _LARGEST_SEED:
+        raise ValueError(f"--seed is {seed}; it must be {_LARGEST_SEED} (2^63 - 1) or less")
+    _choice("--bound", bound, _BOUNDS.split(", "))
+    _choice("--critic", critic, _CRITICS.split(", "))
     inputs = [data] if y_data is None else [data, y_data]
     wanted = outputs.check(inputs, report=report, plot=plot, pmi=pmi, save=save)
-    if y_data is not None and not Path(y_data).suffix and not Path(y_data).exists():
+    if y_data is not None and not Path(y_data).suffix[1:].isalpha() and not Path(y_data).exists():
         raise ValueError(
             f"there is no file {y_data}; if it is a column, put commas and no spaces between columns: --x a,b"
         )
 
     _calm_threads()
     from flomi import data as data_module
-    from flomi.bounds import BOUNDS
-    from flomi.critics import CRITICS
 
-    _choice("--bound", bound, BOUNDS)
-    _choice("--critic", critic, ("auto", *CRITICS))
     _check_device(device)
     pairs = data_module.read(
-        data, y_data, x=x, y=y, groups=groups, missing="drop" if missing == "drop" else "error"
+        data,
+        y_data,
+        x=_joined(x),
+        y=_joined(y),
+        groups=groups,
+        missing="drop" if missing == "drop" else "error",
     )
+    _check_groups(pairs, groups, folds, effort)
     options = {
         "critic": critic,
         "bound": bound,
@@ -177,10 +271,21 @@ def estimate(
         "progress": not quiet and sys.stderr.isatty(),
     }
     fitted, result = _fit(pairs, options)
+    if not quiet and len(fitted.critics_) < result.config["n_folds"]:
+        rows = int((result.pmi == result.pmi).sum())  # the others are NaN
+        typer.echo(
+            f"interrupted: {len(fitted.critics_)} of {result.config['n_folds']} folds were measured ({rows:,} of "
+            f"{result.n:,} rows); the result rests on these",
+            err=True,
+        )
     # Printed first: whatever may go wrong with a file, the number is not lost.
     typer.echo(outputs.as_json(outputs.as_dict(result, pairs)) if as_json else outputs.as_text(result, pairs))
     for what, path in wanted.items():
-        outputs.write(what, path, fitted, result, pairs, command=context.obj)
+        try:
+            outputs.write(what, path, fitted, result, pairs, command=context.obj)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted: {path} was not written", err=True)
+            raise typer.Exit(1) from None
         if not quiet:
             typer.echo(f"wrote {path}", err=True)
 
@@ -235,6 +340,29 @@ def _choice(option: str, value: str, allowed: Iterable[str]) -> None:
         close = difflib.get_close_matches(value, names, n=1)
         hint = f"did you mean {close[0]}? there are" if close else "choose one of"
         raise ValueError(f"{option} {value!r} does not exist; {hint} {', '.join(names)}")
+
+
+def _joined(columns: list[str] | None) -> str | None:
+    """`--x a --x b` is `--x a,b`."""
+    return ",".join(columns) if columns else None
+
+
+def _check_groups(pairs: Pairs, groups: str | None, folds: int | None, effort: str) -> None:
+    """In the words of the command line, what the estimator would say of too few groups."""
+    if pairs.groups is None:
+        return
+    from flomi.crossfit import EFFORTS
+
+    found, wanted = int(pairs.groups.max()) + 1, folds or EFFORTS[effort].folds
+    if found < 2 * wanted:
+        how = (
+            f"use --folds {found // 2}"
+            if found >= 4
+            else "mark smaller groups; 4 are the least that can work"
+        )
+        raise ValueError(
+            f"--groups {groups}: {found} groups are too few for {wanted} folds of two or more; {how}"
+        )
 
 
 def _check_device(name: str) -> None:

@@ -56,7 +56,19 @@ def check(inputs: Sequence[str], **paths: str | None) -> dict[str, Path]:
 def write(
     what: str, path: Path, fitted: MIEstimator, result: MIEstimate, pairs: Pairs, *, command: str | None
 ) -> None:
-    """Write one of the files that `check` allowed."""
+    """Write one of the files that `check` allowed, beside its place and then moved there: no half of one is left."""
+    if what == "save":
+        fitted.save(path)  # does so by itself
+        return
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        _write(what, part, result, pairs, command)
+        os.replace(part, path.resolve())
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(what: str, path: Path, result: MIEstimate, pairs: Pairs, command: str | None) -> None:
     if what == "report":
         from flomi import report
         from flomi.columns import list_names
@@ -67,8 +79,6 @@ def write(
         report.write(result, path, command=command, about=about)
     elif what == "plot":
         result.plot().savefig(path, dpi=150)
-    elif what == "save":
-        fitted.save(path)
     else:
         lines = [f"{row},{value:.6g}" for row, value in zip(pairs.rows, result.pmi, strict=True)]
         path.write_text("\n".join(["row,pmi", *lines]) + "\n", encoding="utf-8")
