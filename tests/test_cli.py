@@ -110,7 +110,7 @@ def run(*arguments: object) -> int:
         (["estimate", "TABLE", "--reprot", "r.html"], "there is no option --reprot; did you mean --report?"),
         (["estimate", "TABLE", "--zzz"], "there is no option --zzz; flomi estimate --help lists them"),
         (["estimate", "TABLE", "--x"], "'--x' requires an argument"),
-        (["estimate", "TABLE", "--seed", "many"], "--seed.*integer"),
+        (["estimate", "TABLE", "--seed", "many"], "--seed must be a whole number"),
         (["estimate", "TABLE", "--x", "a", "b", "c", "--y", "y"], "commas and no spaces between columns"),
         (["estimate", "TABLE", "--x", "a", "b", "--y", "y"], "no file b; if it is a column, put commas"),
         (

@@ -426,6 +426,8 @@ def _usage(error: Any) -> str:
         near = difflib.get_close_matches(str(option), error.possibilities or (), n=1)
         hint = f"did you mean {near[0]}?" if near else f"{path} --help lists them"
         return f"there is no option {option}; {hint}"
+    if "valid integer" in line and getattr(error, "param", None) is not None:  # the parser's sentence is long
+        return f"{error.param.opts[0]} must be a whole number; see {path} --help"
     if "unexpected extra argument" in line:
         line += "; put commas and no spaces between columns (--x a,b) and quotes around patterns ('gene_*')"
     return line if line.endswith("?") else f"{line}; see {path} --help"
