@@ -40,8 +40,8 @@ _BOUNDS = (
     "hd-dime, anchor, club, l1out, ba, doe"
 )
 _CRITICS = (
-    "auto, joint, mlp, separate, separable, bilinear, density, residual, network, null, local, gaussian, student, "
-    "expanded"
+    "auto, joint, mlp, separate, separable, bilinear, density, residual, network, null, local, matched, gaussian, "
+    "student, expanded"
 )
 _LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 
