@@ -26,7 +26,7 @@ DATA = {"data", "checks", "columns", "tables"}
 BELOW = (
     TRAINING | STATISTICS | DATA | {"ensemble", "candidates", "result"}
 )  # everything that the estimator is made of
-CORE = BELOW | {"crossfit", "storage", "estimator"}
+CORE = BELOW | {"plan", "crossfit", "storage", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "bounds": set(),
@@ -52,9 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": {"columns"},
     "data": {"checks", "columns", "tables"},
     "result": set(),
-    "crossfit": BELOW | {"the package"},
+    "plan": BELOW | {"the package"},
+    "crossfit": BELOW | {"plan"},
     "storage": BELOW | {"the package"},
-    "estimator": BELOW | {"crossfit", "storage"},
+    "estimator": BELOW | {"plan", "crossfit", "storage"},
     "panels": CORE,
     "report": CORE | {"panels", "the package"},
     "tasks": CORE,
@@ -66,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # For type checkers only: what a module may name although it stands above it.
-MAY_NAME = {"crossfit": {"estimator"}, "storage": {"estimator"}}
+MAY_NAME = {"plan": {"estimator"}, "storage": {"estimator"}}
 
 # The one exception: these two methods import the module that draws, when they are called.
 MAY_DRAW = {("MIEstimate", "plot"), ("MIEstimate", "report")}

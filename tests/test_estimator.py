@@ -19,6 +19,7 @@ from torch import nn
 
 from flomi import MIEstimator, bounds, crossfit, estimate
 from flomi.critics import CRITICS, ConditionalGaussian
+from flomi.plan import Plan
 
 QUICK: dict = {"effort": "fast", "steps": 40, "hidden": (16,)}  # for networks trained by the bound
 FEW: dict = {"effort": "fast", "steps": 40}  # and for a user's own
@@ -356,7 +357,7 @@ def test_options_that_would_change_nothing_are_refused(option: str, value: objec
     for critic in ("auto", *(name for name, kind in CRITICS.items() if kind.build is None)):
         with pytest.raises(ValueError, match=f"^{option}=.* trains none: .* leave {option} out"):
             estimate(x, y, critic=critic, **{option: value})
-    options = crossfit.Plan.of(MIEstimator("joint", **{option: value})).config
+    options = Plan.of(MIEstimator("joint", **{option: value})).config
     assert options[option] in (value, [8])
 
 
@@ -365,8 +366,8 @@ def test_own_critic_and_full_batches_refuse_what_they_ignore() -> None:
     for options in ({"hidden": (8,)}, {"preprocess": "standardize"}):
         with pytest.raises(ValueError, match="critic of your own"):
             estimate(x, y, critic=Product(), **options)
-    crossfit.Plan.of(MIEstimator(Product(), preprocess="none"))
-    crossfit.Plan.of(MIEstimator(bound="club", hidden=(8,)))  # auto is the density critic there
+    Plan.of(MIEstimator(Product(), preprocess="none"))
+    Plan.of(MIEstimator(bound="club", hidden=(8,)))  # auto is the density critic there
     for critic, options in (("separable", {}), ("joint", {"negatives": "chunked"})):
         with pytest.raises(ValueError, match="n_negatives=4 does nothing"):
             estimate(x, y, critic=critic, n_negatives=4, **options)

@@ -351,7 +351,7 @@ def _check_groups(pairs: Pairs, groups: str | None, folds: int | None, effort: s
     """In the words of the command line, what the estimator would say of too few groups."""
     if pairs.groups is None:
         return
-    from flomi.crossfit import EFFORTS
+    from flomi.plan import EFFORTS
 
     found, wanted = int(pairs.groups.max()) + 1, folds or EFFORTS[effort].folds
     if found < 2 * wanted:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flomi.preprocess import RankNormal
 
-__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest"]
+__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest", "small_sample_bias"]
 
 _FOLDS = 5  # of the cross-validated canonical correlations
 _SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
@@ -386,7 +386,7 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InS
     if dof <= p + q:
         mi = -0.5 * float(torch.log1p(-corr.square()).sum())
         return InSample(mi, p * q / n / 2, 0.0, f"{name}, cross-validated: too few rows for its formula")
-    bias, variance = _wishart(p, q, dof)
+    bias, variance = small_sample_bias(p, q, dof)
     loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
@@ -397,8 +397,8 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InS
     return InSample(plug_in - bias, stderr, bias, method)
 
 
-def _wishart(p: int, q: int, dof: float) -> tuple[float, float]:
-    """Bias of the plug-in MI of a Wishart matrix (exact), and its variance at independence (exact)."""
+def small_sample_bias(p: int, q: int, dof: float) -> tuple[float, float]:
+    """Bias of the plug-in Gaussian MI of p and q columns, and its variance at independence; both exact for a Wishart matrix."""
     half = (dof - torch.arange(p + q, dtype=torch.float64)) / 2
     psi, psi1 = torch.special.digamma(half), torch.special.polygamma(1, half)
     bias = (psi[:p].sum() + psi[:q].sum() - psi.sum()) / 2

@@ -24,6 +24,7 @@ from flomi import crossfit, storage
 from flomi.bounds import Bound, Scores
 from flomi.columns import list_names
 from flomi.data import from_arrays, new_rows
+from flomi.plan import Plan
 from flomi.result import MIEstimate
 from flomi.scores import shifts
 
@@ -152,7 +153,7 @@ class MIEstimator:
     def fit(self, x: Any, y: Any, groups: Any = None) -> MIEstimator:
         """Cross-fit on paired rows; `result_` is then the `MIEstimate`, `critics_` the folds' models."""
         start = time.perf_counter()
-        plan = crossfit.Plan.of(self)
+        plan = Plan.of(self)
         x, y = _collected(x), _collected(y)
         data = from_arrays(x, y, groups=groups, missing=self.missing)
         folds = crossfit.cross_fit(plan, data)

@@ -38,7 +38,7 @@ def check(inputs: Sequence[str], **paths: str | None) -> dict[str, Path]:
         if owner != f"--{what}":
             raise ValueError(f"--{what} {text} would overwrite {owner}; choose another name")
         if what == "save" and path.exists():
-            if not path.is_dir() or {p.name for p in path.iterdir()} - _SAVED:
+            if not path.is_dir() or {p.name for p in path.iterdir()} not in (set(), _SAVED):
                 raise ValueError(
                     f"--save {text} exists and is no saved estimator; give the name of a new folder"
                 )

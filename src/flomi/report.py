@@ -213,6 +213,7 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         units=units,
         measure=measure,
         number=number,
+        finite=finite,
         bound_title=panels.bound_title(result.bound_name),
         correlation=_correlation(result.mi * nats),
         correlations=[_correlation(end * nats) for end in result.ci],
@@ -250,7 +251,7 @@ def _correlation(nats: float) -> str | None:
 def _choices(config: dict[str, Any]) -> dict[str, Any]:
     """The options that differ from their defaults, and those that are always worth naming."""
     import flomi
-    from flomi.crossfit import EFFORTS
+    from flomi.plan import EFFORTS
 
     effort = EFFORTS[config["effort"]]
     defaults = {
