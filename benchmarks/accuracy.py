@@ -121,14 +121,25 @@ def summary(file: Path) -> None:
         seconds=("seconds", "median"),
     )
     print(table.round(4).to_string())
-    ok = frame[frame.ok]
+    ok, sound = frame[frame.ok], frame[~frame.serious]
     print(
-        f"\nverdict ok: {len(ok)} of {len(frame)} runs; coverage of their intervals {ok.covered.mean():.3f}; ",
-        end="",
+        f"\nverdict ok: {len(ok)} of {len(frame)} runs; their intervals cover in {ok.covered.mean():.3f}; seriously off "
+        f"{ok.serious.mean():.4f}, by more than four standard errors "
+        f"{int((ok.serious & (ok.absolute > 4 * ok.stderr)).sum())}; "
+        f"ok among the others {sound.ok.mean():.3f}"
     )
-    print(
-        f"seriously off {ok.serious.mean():.3f}; of the runs that are not seriously off, ok {frame[~frame.serious].ok.mean():.3f}"
-    )
+    for name, group in {
+        "all runs": frame,
+        "below 1 nat": frame[frame.truth < 1],
+        "6 nats and more": frame[frame.truth >= 6],
+        "1,000 rows": frame[frame.n == 1000],
+    }.items():
+        print(f"certificate above the truth, {name}: {int(group.exceeded.sum())} of {len(group)}")
+    for (dim, n), cell in frame[frame.suite == "independence"].groupby(["dim_x", "n"]):
+        print(
+            f"independent, {dim} columns a side, {n} rows: mean {cell.mi.mean():+.4f} (standard error "
+            f"{cell.mi.sem():.4f}), interval above 0 in {int((cell.low > 0).sum())} of {len(cell)}"
+        )
     by_task = frame[frame.suite == "bmi-v1"].pivot_table(
         index="task", columns=["effort", "n"], values="absolute"
     )

@@ -339,8 +339,11 @@ def compete(
             based = name
             continue
         candidate = make(name, training)
+        seen = measure(candidate, validation, CALIBRATION_PAIRS)
+        if fitted and not seen.score.pos.any() and not seen.score.neg.any():
+            continue  # it found nothing: the null critic again
         fitted[candidate.name] = candidate
-        values[candidate.name] = flo_by_row(measure(candidate, validation, CALIBRATION_PAIRS).referee)
+        values[candidate.name] = flo_by_row(seen.referee)
         if candidate.interrupted:
             break
     interrupted = any(c.interrupted for c in fitted.values())

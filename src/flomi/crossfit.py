@@ -201,15 +201,16 @@ def _point(
             fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
         return fitted[name]
 
-    def apart(mi: float) -> float:
-        """How far `mi` is from what the rivals would have given."""
-        return max(
-            (
-                abs(formula(k).mi - mi) if regular and CRITICS[k].formula else math.hypot(*loss(k))
-                for k in rivals
-            ),
-            default=0.0,
-        )
+    def apart(mi: float, stderr: float) -> float:
+        """How far `mi` is from what the rivals would have given, beyond what a rival's formula is noisier by."""
+        found = [0.0]
+        for name in rivals:
+            if regular and CRITICS[name].formula:
+                rival = formula(name)
+                found.append(abs(rival.mi - mi) - max(0.0, rival.stderr - stderr))
+            else:
+                found.append(math.hypot(*loss(name)))
+        return max(found)
 
     regular = groups is None and candidates.continuous(x) and candidates.continuous(y)
     under = [chosen] if chosen in forms else [str(fold.base) for fold in folds]
@@ -219,7 +220,7 @@ def _point(
             stderr = form.stderr
             if chosen == "null":  # a dependence too weak to win on other rows may still be there
                 stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr)
-            return _Point(form.mi, stderr, apart(form.mi), None, str(form.method), chosen)
+            return _Point(form.mi, stderr, apart(form.mi, stderr), None, str(form.method), chosen)
         base = np.array([formula(name).mi for name in under])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
         held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
@@ -234,8 +235,8 @@ def _point(
         critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
     parts = (training + held) / 2
     deficit = float(weights @ np.abs(training - held)) / 2  # either of the two is one standard error away
-    model = math.hypot(deficit, apart(float(weights @ parts)))
-    return _Point(float(weights @ parts), total.plug_in_stderr, model, tuple(parts), method, critic)
+    mi, stderr = float(weights @ parts), total.plug_in_stderr
+    return _Point(mi, stderr, math.hypot(deficit, apart(mi, stderr)), tuple(parts), method, critic)
 
 
 def _others(
