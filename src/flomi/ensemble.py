@@ -64,7 +64,7 @@ def log_mean_off(g: Tensor) -> Tensor:
     off = g.clone()
     off.diagonal(dim1=-2, dim2=-1).fill_(-math.inf)
     off = off.flatten(-2)
-    return off.logsumexp(-1) - off.isfinite().sum(-1).log()
+    return off.logsumexp(-1) - (off > -math.inf).sum(-1).log()
 
 
 class _Contrast(torch.autograd.Function):

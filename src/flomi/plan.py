@@ -66,7 +66,7 @@ EFFORTS = {
     "fast": Effort(
         5,
         2_000_000,
-        EnsembleRecipe(members=1, steps=200),
+        EnsembleRecipe(members=1, steps=150, checks=10, patience=4),
         Recipe(steps=600, patience=6, negatives="auto"),
         (64,),
     ),
