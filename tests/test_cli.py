@@ -129,7 +129,7 @@ def run(*arguments: object) -> int:
         ),
         (
             ["estimate", "TABLE", "--x", "a", "--y", "y", "--groups", "half"],
-            "--groups half: 8 groups are too few for 5 folds of two or more; use --folds 4",
+            "--groups half: 8 groups are too few for 5 folds; use --folds 4",
         ),
         (["estimate", "TABLE", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
         (["estimate", "TABLE", "--folds", "1"], "--folds is 1; it must be 2 or more"),

@@ -324,7 +324,7 @@ def test_lazy_frames_are_collected() -> None:
         ({"effort": ["fast"]}, "effort must be one of"),
         ({"bound": "club", "critic": "joint"}, "conditional density"),
         ({"bound": "flo", "critic": "density"}, "goes with"),
-        ({"n_folds": 200}, "folds need"),
+        ({"n_folds": 200}, "too few for 200 folds"),
         ({"device": "gpu"}, "device='gpu'"),
         ({"hidden": (0,)}, "hidden"),
         ({"hidden": ()}, "at least one width"),
@@ -411,3 +411,47 @@ def test_rows_with_missing_values_are_left_out_only_when_asked() -> None:
     assert r.n == 199 and r.pmi.shape == (200,) and r.projection.shape == (200, 2)
     assert np.flatnonzero(np.isnan(r.pmi)).tolist() == [3]
     assert any("1 of 200" in sentence for sentence in r.warnings)
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    rng = np.random.default_rng(20)
+    season = np.tile(np.arange(4), 300)
+    x, y = 4 * season + rng.normal(size=(2, 1200))
+    mixed = rng.permutation(1200)
+    in_turn, shuffled = (estimate(x[i], y[i], effort="fast") for i in (np.arange(1200), mixed))
+    assert abs(in_turn.mi - shuffled.mi) < 2 * (in_turn.stderr + shuffled.stderr) < 0.4
+
+
+def test_a_side_that_is_constant_in_training_gives_a_number() -> None:
+    rng = np.random.default_rng(21)
+    y = np.zeros(150)
+    y[3] = 1
+    r = estimate(rng.normal(size=(150, 2)), y, effort="fast")
+    assert abs(r.mi) < 0.05 and 0 < r.stderr < 0.2
+
+
+def test_nothing_found_is_not_certainty() -> None:
+    rng = np.random.default_rng(22)
+    x = rng.normal(size=(1000, 3))
+    r = estimate(x, rng.normal(size=(1000, 3)), critic="matched", effort="fast")
+    assert r.mi == 0 and 0.001 < r.stderr < 0.05
+
+
+@pytest.mark.parametrize("n_groups", [6, 8, 15])
+def test_as_few_groups_as_the_message_allows_do_work(n_groups: int) -> None:
+    rng = np.random.default_rng(23)
+    x = rng.normal(size=(240, 2))
+    groups = np.arange(240) % n_groups
+    folds = max(k for k in range(2, n_groups // 2 + 1) if crossfit.enough(n_groups, k))
+    r = estimate(x, x + rng.normal(size=x.shape), groups=groups, n_folds=folds, effort="fast")
+    assert np.isfinite(r.pmi).all() and r.stderr > 0
+    with pytest.raises(ValueError, match=f"{n_groups} groups are too few"):
+        estimate(x, x + 1e-3 * x[::-1], groups=groups, n_folds=n_groups)
+
+
+def test_one_giant_group_is_named() -> None:
+    rng = np.random.default_rng(24)
+    x = rng.normal(size=(200, 2))
+    groups = np.concatenate([np.zeros(188, int), np.arange(1, 13)])
+    with pytest.raises(ValueError, match="one group holds 188"):
+        estimate(x, rng.normal(size=(200, 2)), groups=groups, n_folds=3, effort="fast")

@@ -345,6 +345,8 @@ def test_a_sound_run_is_ok_without_a_word():
             "give 1.3 nats, 0.3 nats more than the estimate",
         ),
         ({"others": (("nearest neighbours give", 1.3, 0.2),)}, "ok", ""),
+        ({"serial": 0.02}, "caution", "no more than about 100 independent ones"),
+        ({"lower_bound": 1.01}, "caution", "below its own certificate 1.01 nats"),
         ({"n": 20}, "caution", "3.3 rows a dimension"),
         ({"n": 80}, "caution", "80 rows are few"),
         ({"dim_x": 4000}, "unreliable", "5000 rows for 4000 + 3 dimensions"),
@@ -437,5 +439,28 @@ def test_a_relation_needs_more_than_outliers_large_numbers_or_groups():
     assert describe_rows(x, y)["linear_noise"] > 0.1
     subject = np.repeat(np.arange(20), 30)
     trend = np.linspace(0, 1, 600)[:, None] + subject[:, None]
-    assert describe_rows(trend, trend**3)["local_noise"] < 0.01
-    assert describe_rows(trend, trend**3, subject)["local_noise"] is None
+    assert describe_rows(trend, np.sin(trend))["local_noise"] < 0.01
+    assert describe_rows(trend, np.sin(trend), subject)["local_noise"] is None
+
+
+def test_one_exact_column_among_others_is_found():
+    rng = np.random.default_rng(13)
+    x, y = rng.standard_normal((2, 1000, 3))
+    assert describe_rows(x, y)["local_noise"] is None
+    for exact in (np.exp(x[:, 0]), -(x[:, 1] ** 3), x[:, 2] ** 2):
+        assert describe_rows(x, np.column_stack([y[:, :2], exact]))["local_noise"] < 0.01
+    assert describe_rows(x, np.column_stack([y[:, :2], x[:, 2] ** 2 + 0.1 * y[:, 2]]))["local_noise"] is None
+    codes = rng.integers(0, 4, (1000, 1)).astype(float)
+    facts = describe_rows(codes, codes)  # the MI of equal codes is their entropy
+    assert facts["linear_noise"] is None and facts["local_noise"] is None
+
+
+def test_rows_in_the_order_of_time_count_for_fewer():
+    rng = np.random.default_rng(14)
+    steps = rng.standard_normal((4000, 2))
+    for rho, share in ((0.0, 1.0), (0.9, (1 - 0.81) / (1 + 0.81))):
+        rows = np.zeros_like(steps)
+        for i in range(1, len(rows)):
+            rows[i] = rho * rows[i - 1] + steps[i]
+        assert describe_rows(rows[:, :1], rows[:, 1:])["serial"] == pytest.approx(share, abs=0.03)
+    assert describe_rows(rows[:, :1], rows[:, 1:], np.arange(4000) // 40)["serial"] is None

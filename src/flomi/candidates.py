@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flomi.bounds import Bound, Scores
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS, PlainCritic
-from flomi.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
+from flomi.ensemble import CONTRAST, EnsembleRecipe, Gain, fit_quadratic, fit_residual
 from flomi.inference import PairScores, Summary, mean_stderr, summarise
 from flomi.own import check_critic
 from flomi.preprocess import RankNormal, Standardize, Whiten
@@ -288,8 +288,10 @@ def hold_out(
             ratio, ratio_neg = g - marginal, table - marginal[columns]
         dual = u if u is not None and "u" in bound.needs else model.c(x) - ratio
         contrast = ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
+        if m == n - 1:
+            break
         sampling = torch.exp(contrast).var(1).mean() / m
-        if m == n - 1 or float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
+        if float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
             break
         m = min(2 * m, n - 1)
     scores = Scores(g, Table(table, columns), u, baseline, marginal)
@@ -364,7 +366,9 @@ def compete(
         fitted[residual.name] = residual
         assert residual.gain is not None  # fit gives every candidate with a base its gain
         lead = 0.0 if base is None or winner is None else float((values[winner] - values[base]).mean())
-        if winner is None or residual.gain.validation - lead > residual.gain.stderr:
+        # a contrast over a batch can't see MI beyond its log, and so neither improve it
+        seen_by_batch = base is None or float(values[base].mean()) < math.log(CONTRAST) - 1
+        if winner is None or (seen_by_batch and residual.gain.validation - lead > residual.gain.stderr):
             winner = residual.name
     assert winner is not None
     won = fitted[winner]

@@ -351,18 +351,14 @@ def _check_groups(pairs: Pairs, groups: str | None, folds: int | None, effort: s
     """In the words of the command line, what the estimator would say of too few groups."""
     if pairs.groups is None:
         return
+    from flomi.crossfit import enough
     from flomi.plan import EFFORTS
 
     found, wanted = int(pairs.groups.max()) + 1, folds or EFFORTS[effort].folds
-    if found < 2 * wanted:
-        how = (
-            f"use --folds {found // 2}"
-            if found >= 4
-            else "mark smaller groups; 4 are the least that can work"
-        )
-        raise ValueError(
-            f"--groups {groups}: {found} groups are too few for {wanted} folds of two or more; {how}"
-        )
+    if not enough(found, wanted):
+        fewer = next((k for k in range(wanted - 1, 1, -1) if enough(found, k)), None)
+        how = "mark smaller groups" if fewer is None else f"use --folds {fewer}"
+        raise ValueError(f"--groups {groups}: {found} groups are too few for {wanted} folds; {how}")
 
 
 def _check_device(name: str) -> None:

@@ -25,9 +25,10 @@ from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
 from flomi.rows import describe_rows
 
-__all__ = ["assemble", "cross_fit"]
+__all__ = ["assemble", "cross_fit", "enough"]
 
 VALIDATION = 0.2  # of the rows outside the fold
+MIN_TRAINING = 10  # rows
 NEIGHBOUR_ROWS, NEIGHBOUR_DIMENSIONS = 5000, 4  # nearest neighbours are slow beyond, and read too low
 UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
@@ -70,30 +71,53 @@ def _parts(
     rng = np.random.default_rng(seed)
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
-    if count < 2 * n_folds:
+    if not enough(count, n_folds):
         what = "rows" if groups is None else "groups"
-        raise ValueError(
-            f"{n_folds} folds need at least {2 * n_folds} {what}; found {count}: use fewer folds or more {what}"
-        )
+        raise ValueError(f"{count} {what} are too few for {n_folds} folds: use fewer folds or more {what}")
     order = rng.permutation(count)  # the order of the rows, not the pairing of x with y
     blocks = np.array_split(order, n_folds)
     parts = []
     for block in blocks:
         rest = order[~np.isin(order, block)]
         rest = rest[rng.permutation(len(rest))]
-        cut = max(1, round(VALIDATION * len(rest)))
+        cut = _validation(len(rest))
         parts.append((rest[cut:], rest[:cut], block))
 
     def rows(chosen: np.ndarray) -> np.ndarray:
         return chosen if groups is None else rng.permutation(np.flatnonzero(np.isin(units, chosen)))
 
-    return [(rows(a), rows(b), rows(c)) for a, b, c in parts]
+    found = [(rows(a), rows(b), rows(c)) for a, b, c in parts]
+    least = min(len(training) for training, _, _ in found)
+    if least < MIN_TRAINING:
+        what = (
+            "rows are"
+            if groups is None
+            else f"rows, of which one group holds {np.bincount(units).max():,}, are"
+        )
+        raise ValueError(
+            f"{n:,} {what} too few for {n_folds} folds: {least} would be left to train on, and {MIN_TRAINING} are needed; use "
+            f"fewer folds, {'more rows' if groups is None else 'or smaller groups'}"
+        )
+    return found
+
+
+def _validation(rest: int) -> int:
+    """How many of the rows or groups outside a fold are for validation: two at least, so that there are pairs."""
+    return max(2, round(VALIDATION * rest))
+
+
+def enough(count: int, n_folds: int) -> bool:
+    """Whether so many rows or groups give every fold two or more to train on, to validate on and to hold out."""
+    rest = count + -count // n_folds
+    return count >= 2 * n_folds and rest - _validation(rest) >= 2
 
 
 def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEstimate:
     """From the folds to the numbers; inference.py says how each of them is computed."""
     n, rows = len(data.x), np.concatenate([fold.index for fold in folds])
-    x, y = torch.from_numpy(data.x).flatten(1), torch.from_numpy(data.y).flatten(1)
+    # what looks at every fourth row, or at the first ones, must not depend on the order of the file
+    mixed = np.random.default_rng(plan.seed).permutation(n)
+    x, y = (torch.from_numpy(v[mixed]).flatten(1) for v in (data.x, data.y))
     groups = None if data.groups is None else data.groups[rows]
     pmi = np.full(n, np.nan)
     pmi[rows] = np.concatenate([fold.held.pmi for fold in folds])
@@ -202,12 +226,13 @@ def _point(
         return fitted[name]
 
     def apart(mi: float, stderr: float) -> float:
-        """How far `mi` is from what the rivals would have given, beyond what a rival's formula is noisier by."""
+        """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier."""
         found = [0.0]
         for name in rivals:
             if regular and CRITICS[name].formula:
                 rival = formula(name)
-                found.append(abs(rival.mi - mi) - max(0.0, rival.stderr - stderr))
+                noise = math.sqrt(max(0.0, rival.stderr**2 - stderr**2))
+                found.append(abs(rival.mi - mi) - 2 * noise)
             else:
                 found.append(math.hypot(*loss(name)))
         return max(found)
@@ -236,6 +261,9 @@ def _point(
     parts = (training + held) / 2
     deficit = float(weights @ np.abs(training - held)) / 2  # either of the two is one standard error away
     mi, stderr = float(weights @ parts), total.plug_in_stderr
+    if stderr == 0:  # nothing was found anywhere: a dependence too weak for that may still be there
+        units = len(x) if groups is None else len(np.unique(groups))
+        stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr) * math.sqrt(len(x) / units)
     return _Point(mi, stderr, math.hypot(deficit, apart(mi, stderr)), tuple(parts), method, critic)
 
 

@@ -25,9 +25,10 @@ from flomi.features import canonical_inputs
 from flomi.residual import QuadraticNetwork, ResidualCritic
 from flomi.training import History
 
-__all__ = ["EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]
+__all__ = ["CONTRAST", "EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]
 
 SEEN = 1500  # rows of a member on which its value is measured
+CONTRAST = 256  # rows of a batch, twice as many for wide data
 SHIFT = 2000  # rows that fix the constant c
 
 
@@ -208,6 +209,8 @@ def fit_residual(
     if groups is not None:  # a group at the edge of the block is not trained on: others stand in for its rows
         for mine, block in zip(rows, held, strict=True):
             free = mine[~torch.isin(groups[mine], groups[block])]
+            if len(free) == 0:
+                continue  # groups too large to keep apart
             again = torch.randint(len(free), (len(mine) - len(free),), generator=generator)
             mine.copy_(torch.cat([free, free[again]]))
     net = ResidualCritic(
@@ -237,7 +240,7 @@ def fit_residual(
     judged = held[:, :SEEN]
     judged_base = of_base(judged)
     n_train, wide = rows.shape[1], max(net.inputs_x.dim, net.inputs_y.dim)
-    size = min(256 if wide <= 10 else 512, n_train)
+    size = min(CONTRAST if wide <= 10 else 2 * CONTRAST, n_train)
     named = [(k, p) for k, p in net.named_parameters() if k.startswith("tower")]
     adam = _Adam(named, recipe.rate, recipe.prior * max(4, wide) / n_train)
     batches = _Batches(n_train, size, e, generator)

@@ -46,6 +46,8 @@ class Inputs(nn.Module):
 
     def second_order(self, z: Tensor) -> Tensor:
         """z, its norm, and the product of the two."""
+        if self.dim == 0:  # all columns were constant in training
+            return z.new_zeros(*z.shape[:-1], 1)
         # mean 0 and variance 1 for a Gaussian, levelled off so that outliers are not extrapolated
         norm = (z.square().mean(-1, keepdim=True) - 1) * math.sqrt(self.dim / 2)
         norm = NORM_LIMIT * torch.tanh(norm / NORM_LIMIT)

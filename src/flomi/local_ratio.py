@@ -19,6 +19,7 @@ _EDGE, _NODES = 4.5, 513  # the grid, in normal scores: nodes 0.018 apart
 _FLOOR = 0.01  # share of independence mixed in, so that no pair is impossible
 _NEIGHBOURS = (8, 24, 80)  # widths tried
 _JUDGED = 500  # rows that choose among them
+_MOST = 20_000  # rows that the densities are made of
 
 
 class LocalCritic(nn.Module):
@@ -26,8 +27,8 @@ class LocalCritic(nn.Module):
 
     .. math:: e^{g(x, y)} = 0.99 \, \frac{n \sum_l K_l(x - x_l) K_l(y - y_l)}{\sum_l K_l(x - x_l) \, \sum_l K_l(y - y_l)} + 0.01
 
-    K_l is Gaussian, half as wide as the distance from row l to its k-th neighbour, k by leave-one-out likelihood. The margins are
-    the joint density's own, so the ratio averages 1 over them. Its log is tabulated on a grid and interpolated there.
+    K_l is Gaussian, half as wide as the distance from row l to its k-th neighbour (one node or more), k by left-out likelihood.
+    The margins are the joint density's own, so the ratio averages 1 over them. Its log is tabulated on a grid and interpolated.
     References: Abramson 1982 (adaptive widths); Kraskov, Stoegbauer, Grassberger 2004 for `in_sample`.
 
     >>> x = torch.randn(2000, 1)
@@ -55,9 +56,10 @@ class LocalCritic(nn.Module):
         from scipy.spatial import cKDTree
 
         ranks = RankNormal.fit(x), RankNormal.fit(y)
-        z = torch.cat([r(v) for r, v in zip(ranks, (x, y), strict=True)], 1)
+        every = torch.cat([r(v) for r, v in zip(ranks, (x, y), strict=True)], 1)
+        z = every[:_MOST]
         distance, _ = cKDTree(z.double().numpy()).query(z.double().numpy(), [k + 1 for k in _NEIGHBOURS])
-        widths = torch.as_tensor(distance / 2).to(z).clamp(min=1e-3)
+        widths = torch.as_tensor(distance / 2).to(z).clamp(min=2 * _EDGE / (_NODES - 1))
         judged = torch.arange(0, len(z), max(1, len(z) // _JUDGED))
         best = max(widths.T, key=lambda h: _left_out(z, h, judged))
         nodes = torch.linspace(-_EDGE, _EDGE, _NODES).to(z)
@@ -66,7 +68,7 @@ class LocalCritic(nn.Module):
         ratio = (a / mean_a) @ (b / mean_b).T / len(z)
         critic = cls(*ranks, table=((1 - _FLOOR) * ratio + _FLOOR).log())
         if estimate:
-            critic.in_sample = nearest_neighbour_mi(z)
+            critic.in_sample = nearest_neighbour_mi(every)
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,9 @@ def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
     return str(value)
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: Any) -> None:
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a name such as 'cpu'; found {device!r}")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -21,6 +21,8 @@ LINEAR_DOUBT, EXTREME_ROWS = 1e-6, 0.05
 # the first by 1/16 in one dimension and 1/8 in two, for noise by 1.
 LOCAL_SHRINKAGE = 0.25
 LOCAL_ROWS = 250  # a dimension: fewer can't tell
+MAX_PAIRS, MAX_PAIR_ROWS = 400, 500_000  # of single columns; 1,500 rows each for 400 pairs
+MAX_SERIAL_COLUMNS = 50
 
 
 def describe_rows(x: Floats, y: Floats, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
@@ -36,14 +38,14 @@ def describe_rows(x: Floats, y: Floats, groups: NDArray[np.int64] | None = None)
     x, y = (np.asarray(side, dtype=np.float64).reshape(len(side), -1) for side in (x, y))
     facts = {
         "duplicates": _copies(np.concatenate([x, y], axis=1), groups),
+        "serial": _serial(x, y) if groups is None else None,
         "entropy_x": _entropy(_different(x)[1]),
         "entropy_y": _entropy(_different(y)[1]),
     }
     if groups is not None:
         first = np.sort(np.unique(groups, return_index=True)[1])
         x, y = x[first], y[first]
-    local = [value for value in (_local_noise(x, y), _local_noise(y, x)) if value is not None]
-    return {**facts, "linear_noise": _linear_noise(x, y), "local_noise": min(local, default=None)}
+    return {**facts, "linear_noise": _linear_noise(x, y), "local_noise": _exact_function(x, y)}
 
 
 def _different(rows: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -82,9 +84,31 @@ def _entropy(counts: NDArray[np.int64]) -> float | None:
     return float(np.log(n) - counts @ np.log(counts) / n + (len(counts) - 1) / (2 * n))
 
 
+def _serial(x: Floats, y: Floats) -> float:
+    """What n rows in order of time are worth: (1 - ab) / (1 + ab), with a and b the largest lag-1 rank correlations of x and y.
+
+    That is the share of independent rows with as noisy a correlation between two autoregressive columns (Bartlett 1935).
+    """
+    lags = []
+    for side in (x, y):
+        ranks = np.stack([_middle_ranks(column) for column in side.T[:MAX_SERIAL_COLUMNS]])
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        variance = (ranks**2).mean(axis=1)
+        lag = (ranks[:, 1:] * ranks[:, :-1]).mean(axis=1)[variance > 0] / variance[variance > 0]
+        lags.append(max(0.0, float(lag.max(initial=0.0))))
+    return (1 - lags[0] * lags[1]) / (1 + lags[0] * lags[1])
+
+
+def _many_values(side: Floats) -> NDArray[np.bool_]:
+    """Which columns take more than half as many values as there are rows."""
+    return np.array([len(np.unique(column)) > len(side) / 2 for column in side.T], dtype=bool)
+
+
 def _linear_noise(x: Floats, y: Floats) -> float | None:
-    """1 - the largest squared canonical correlation; None where rows are too few for it to mean anything."""
+    """1 - the largest squared canonical correlation; None where rows are too few, or values, for it to mean anything."""
     dimensions = x.shape[1] + y.shape[1]
+    if not (_many_values(x).any() and _many_values(y).any()):
+        return None
     if len(x) < 10 * dimensions or dimensions > MAX_LINEAR_DIMENSIONS:
         return None
     x, y = _standardized(x[:MAX_LINEAR_ROWS]), _standardized(y[:MAX_LINEAR_ROWS])
@@ -118,6 +142,22 @@ def _canonical_noise(x: Floats, y: Floats) -> float | None:
     return float(difference @ difference) if cosines[0] > 0.5 else float(1 - cosines[0] ** 2)
 
 
+def _exact_function(x: Floats, y: Floats) -> float | None:
+    """The least of `_local_noise`, for sides of one or two columns and for single columns; 0 where a column has the order of
+    another, or the opposite one."""
+    a, b = (side[:, _many_values(side)] for side in (x, y))
+    orders = {np.argsort(column, kind="stable").tobytes() for column in a.T}
+    if any(np.argsort(v, kind="stable").tobytes() in orders for column in b.T for v in (column, -column)):
+        return 0.0
+    found = [_local_noise(x, y), _local_noise(y, x)]
+    pairs = a.shape[1] * b.shape[1]
+    if 1 < pairs <= MAX_PAIRS:
+        a, b = (side[: MAX_PAIR_ROWS // pairs + LOCAL_ROWS] for side in (a, b))
+        found += [_local_noise(column[:, None], b) for column in a.T]
+        found += [_local_noise(column[:, None], a) for column in b.T]
+    return min((value for value in found if value is not None), default=None)
+
+
 def _local_noise(x: Floats, y: Floats) -> float | None:
     """Median squared difference in y's ranks between nearest neighbours in x, in units of a random pair's.
 
@@ -146,3 +186,9 @@ def _local_noise(x: Floats, y: Floats) -> float | None:
 def _ranks(values: Floats) -> Floats:
     """0 ... n - 1; ties, rare where this is used, in order of the rows."""
     return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)
+
+
+def _middle_ranks(values: Floats) -> Floats:
+    """Ranks with ties at their middle."""
+    _, kind, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts / 2)[kind.ravel()]

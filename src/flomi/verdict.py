@@ -44,6 +44,8 @@ MIN_EFFECTIVE_PAIRS = 30.0
 NEAR_LOG_N = 1.0
 # Repeated rows of continuous data: a few may be rounding, a tenth are copies.
 DUPLICATES, MANY_DUPLICATES = 0.01, 0.1
+# Rows in the order of time that are worth fewer than half as many independent ones.
+SERIAL = 0.5
 # Share of the variance left unexplained by the other side: 1e-8 is 9 nats in one linear direction.
 LINEAR_NOISE = 1e-8
 # The same, for one column, as differences between nearest neighbours show it.
@@ -61,7 +63,8 @@ class Evidence:
     tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the standard error of
     its difference from ``bound``; ``others`` what other estimators that seldom read too high give, with their standard
     errors; ``automatic`` whether critic="auto" was asked for; ``ess`` the effective number of pairs of the exponential term;
-    ``duplicates`` the share of rows that repeat another row in x and y together; ``entropy_x``, ``entropy_y`` the
+    ``duplicates`` the share of rows that repeat another row in x and y together; ``serial`` the share of
+    the rows that would be left of them as independent ones, if their order is that of time; ``entropy_x``, ``entropy_y`` the
     entropies of sides that are discrete; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
     column of y (or x) that x (or y) leaves open, linearly or by nearest neighbours (the latter only for what looks exact).
     """
@@ -90,6 +93,7 @@ class Evidence:
     rise: float | None = None
     interrupted: bool = False
     duplicates: float = 0.0
+    serial: float | None = None
     entropy_x: float | None = None
     entropy_y: float | None = None
     linear_noise: float | None = None
@@ -151,6 +155,12 @@ def _data(e: Evidence) -> Iterator[Finding]:
             f"{100 * e.duplicates:.1f} % of the rows repeat another row exactly: copies are not "
             "independent, sit in training and held-out parts alike, and make MI look infinite; remove "
             "them, or mark them by groups="
+        )
+    if e.serial is not None and e.serial < SERIAL:
+        yield caution(
+            f"neighbouring rows resemble each other on both sides: if the file is in the order of time, {e.n} rows say no more "
+            f"than about {e.serial * e.n:.0f} independent ones, and dependence may be invented; mark blocks of time by groups=; "
+            "if the file is only sorted, shuffle its rows"
         )
     per_dimension = e.n / (e.dim_x + e.dim_y)
     if per_dimension < ROWS_PER_DIMENSION:
@@ -258,8 +268,9 @@ def _agreement(e: Evidence) -> Iterator[Finding]:
             "the interval, not the number; add rows"
         )
     if e.lower_bound is not None:
-        if e.lower_bound > e.mi + 2 * e.stderr:
-            yield unreliable(
+        if e.lower_bound > e.mi:
+            grade = unreliable if e.lower_bound > e.mi + 2 * e.stderr else caution
+            yield grade(
                 f"the estimate {_show(e, e.mi)} lies below its own certificate {_show(e, e.lower_bound)}: "
                 "MI is at least the certificate; the estimate's model does not fit"
             )
