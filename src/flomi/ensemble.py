@@ -27,14 +27,14 @@ from flomi.training import History
 
 __all__ = ["CONTRAST", "EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]
 
-SEEN = 1500  # rows of a member on which its value is measured
 CONTRAST = 256  # rows of a batch, twice as many for wide data
-SHIFT = 2000  # rows that fix the constant c
+SHIFT = 2000  # rows that the quadratic layer is judged on
 
 
 @dataclass(frozen=True)
 class EnsembleRecipe:
-    """How residual critics are trained; `prior` is rate x decay x n per column of the wider side (at least 4)."""
+    """How residual critics are trained; `prior` is rate x decay x n per column of the wider side (at least 4); `judged` are the
+    rows of a member on which its value is measured, and a third more fix the constant c."""
 
     members: int = 4
     steps: int = 300
@@ -46,6 +46,7 @@ class EnsembleRecipe:
     warmup: int = 30
     checks: int = 25
     patience: int = 10
+    judged: int = 1500
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def fit_residual(
     def of_all(index: Tensor, g0: Tensor) -> Tensor:
         return net.members_matrix(hx[index], hy[index], g0)
 
-    judged = held[:, :SEEN]
+    judged = held[:, : recipe.judged]
     judged_base = of_base(judged)
     n_train, wide = rows.shape[1], max(net.inputs_x.dim, net.inputs_y.dim)
     size = min(CONTRAST if wide <= 10 else 2 * CONTRAST, n_train)
@@ -257,12 +258,12 @@ def fit_residual(
     net = net.cpu().requires_grad_(False).eval()
     hx, hy, a0, b0, judged_base = (v.cpu() for v in (hx, hy, a0, b0, judged_base))
     with torch.no_grad():
-        seen = rows[:, :SEEN]
+        seen = rows[:, : recipe.judged]
         seen_base = of_base(seen)
         training = float((_value(of_all(seen, seen_base)) - _value(seen_base)).mean())
         difference = (_rowwise(of_all(judged, judged_base)) - _rowwise(judged_base)).flatten()
         stderr = float(difference.std()) / math.sqrt(min(difference.numel(), n))
-        some = order[:SHIFT]
+        some = order[: recipe.judged * 4 // 3]
         net.shift.copy_(log_mean_off(apart(net.matrix(*net.encode(x[some], y[some])), some)))
         net.high.copy_(highest(apart(net.matrix(*net.encode(x[some], y[some])), some), net(x, y)))
         net.low.fill_(-math.log(n))

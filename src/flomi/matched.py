@@ -48,6 +48,8 @@ class MatchedCritic(nn.Module):
         columns = match_columns(x, y)
         parts = [LocalCritic.fit(x[:, [i]], y[:, [j]], estimate=False) for i, j in columns.tolist()]
         critic = cls(parts, columns=columns, shift=torch.tensor(0.0).to(x), high=torch.tensor(math.inf).to(x))
+        if not parts:
+            return critic
         some = critic.matrix(*critic.encode(x[:CAP_ROWS], y[:CAP_ROWS]))
         n = len(some)
         off = some.flatten()[:-1].view(n - 1, n + 1)[:, 1:].flatten()
@@ -66,7 +68,7 @@ class MatchedCritic(nn.Module):
         )
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        start = torch.zeros(torch.broadcast_shapes(a.shape[:-1], b.shape[:-1])).to(self.shift)
+        start = (a[..., :0].sum(-1) + b[..., :0].sum(-1)).to(self.shift)  # 0, in the shape of both
         return self._sum([part.pairs(a[..., [k]], b[..., [k]]) for k, part in enumerate(self.parts)], start)  # type: ignore[operator]
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:

@@ -64,9 +64,9 @@ class Effort:
 
 EFFORTS = {
     "fast": Effort(
-        5,
-        2_000_000,
-        EnsembleRecipe(members=1, steps=150, checks=10, patience=4),
+        4,
+        1_200_000,
+        EnsembleRecipe(members=1, steps=150, checks=10, patience=4, judged=900),
         Recipe(steps=600, patience=6, negatives="auto"),
         (64,),
     ),
