@@ -455,3 +455,12 @@ def test_one_giant_group_is_named() -> None:
     groups = np.concatenate([np.zeros(188, int), np.arange(1, 13)])
     with pytest.raises(ValueError, match="one group holds 188"):
         estimate(x, rng.normal(size=(200, 2)), groups=groups, n_folds=3, effort="fast")
+
+
+@pytest.mark.parametrize("critic", ["local", "matched"])
+def test_too_few_rows_for_a_critic_are_told_in_the_users_numbers(critic: str) -> None:
+    rng = np.random.default_rng(25)
+    with pytest.raises(
+        ValueError, match="150 rows in 5 folds leave 96 to train on, and this critic needs 100"
+    ):
+        estimate(rng.normal(size=150), rng.normal(size=150), critic=critic)

@@ -418,7 +418,8 @@ class CriticKind:
     """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), a closed form to `fit` to rows (x, y), or an
     ensemble of networks on top of a `base`, itself a closed form or learned.
 
-    `negatives` is the scheme that training can afford; `formula` says whether a closed form gives an estimate of its own.
+    `negatives` is the scheme that training can afford; `formula` says whether a closed form gives an estimate of its own;
+    `least_rows` are needed to train on.
     """
 
     name: str
@@ -428,6 +429,7 @@ class CriticKind:
     base: Literal["closed form", "learned"] | None = None
     negatives: str = "shifts"
     formula: bool = True
+    least_rows: int = 10
 
 
 def _joint(dim_x: int, dim_y: int, hidden: Sequence[int]) -> nn.Module:
@@ -450,9 +452,10 @@ _KINDS = (
     CriticKind("residual", "small networks on top of the best closed form", base="closed form"),
     CriticKind("network", "the same on top of a quadratic layer; every weight starts at random", base="learned"),
     CriticKind("null", "g = u = 0: x and y independent", fit=NullCritic.fit),
-    CriticKind("local", "kernel density ratio, for one column against one", fit=LocalCritic.fit),
+    CriticKind("local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, least_rows=100),
     CriticKind(
-        "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, formula=False
+        "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, formula=False,
+        least_rows=100,
     ),
     CriticKind("gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit),
     CriticKind(

@@ -38,6 +38,7 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
     least = min(len(part[0]) for part in parts)
+    _check_rows(plan, data, least)
     names = candidates.contenders(plan.bound, x, y, least) if plan.critic == "auto" else (plan.critic,)
 
     def job(k: int) -> Callable[[], Fold]:
@@ -87,18 +88,19 @@ def _parts(
         return chosen if groups is None else rng.permutation(np.flatnonzero(np.isin(units, chosen)))
 
     found = [(rows(a), rows(b), rows(c)) for a, b, c in parts]
-    least = min(len(training) for training, _, _ in found)
-    if least < MIN_TRAINING:
-        what = (
-            "rows are"
-            if groups is None
-            else f"rows, of which one group holds {np.bincount(units).max():,}, are"
-        )
-        raise ValueError(
-            f"{n:,} {what} too few for {n_folds} folds: {least} would be left to train on, and {MIN_TRAINING} are needed; use "
-            f"fewer folds, {'more rows' if groups is None else 'or smaller groups'}"
-        )
     return found
+
+
+def _check_rows(plan: Plan, data: Pairs, least: int) -> None:
+    """ValueError unless the `least` rows that a fold trains on are enough for the critic asked for."""
+    kind = CRITICS.get(plan.critic) if isinstance(plan.critic, str) else None
+    needed = kind.least_rows if kind else MIN_TRAINING
+    if least < needed:
+        largest = "" if data.groups is None else f" (one group holds {np.bincount(data.groups).max():,})"
+        raise ValueError(
+            f"{len(data.x):,} rows{largest} in {plan.n_folds} folds leave {least} to train on, and this critic needs {needed}: "
+            f"use fewer folds, more rows{'' if data.groups is None else ', smaller groups'} or another critic"
+        )
 
 
 def _validation(rest: int) -> int:
