@@ -422,7 +422,7 @@ def recalibrated(p: PairScores) -> float:
 def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:
     """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time."""
     n, m = columns.shape
-    if m == n - 1:
+    if m > n // 8:  # whole rows of the matrix cost less than so many pairs
         step = max(1, 2**18 // n)
         blocks = [
             critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)

@@ -185,10 +185,10 @@ class EllipticalCritic(nn.Module):
         return self.pairs(*self.encode(x, y))
 
     def _log_ratio(self, cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        h = cross - a[..., 0] - b[..., 0]
+        h = (cross - a[..., 0]).sub_(b[..., 0])
         c = -0.5 * torch.log1p(-self.corr.square()).sum()
         if not torch.isfinite(self.nu):
-            return (c + h).clamp(self.low, self.high)
+            return h.add_(c).clamp_(self.low, self.high)
         nu, p, q = self.nu, self.weight_x.shape[1], self.weight_y.shape[1]
         qx, qy = a[..., 1], b[..., 1]
         k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2)

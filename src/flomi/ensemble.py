@@ -28,6 +28,7 @@ from flomi.training import History
 __all__ = ["CONTRAST", "EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]
 
 CONTRAST = 256  # rows of a batch, twice as many for wide data
+BLOCK = 500  # rows, among which a member is judged while it learns
 SHIFT = 2000  # rows that the quadratic layer is judged on
 
 
@@ -63,10 +64,10 @@ class Gain:
 
 def log_mean_off(g: Tensor) -> Tensor:
     """log mean of e^G over the off-diagonal of [..., n, n]; pairs at -inf, which are of one group, do not count."""
-    off = g.clone()
-    off.diagonal(dim1=-2, dim2=-1).fill_(-math.inf)
-    off = off.flatten(-2)
-    return off.logsumexp(-1) - (off > -math.inf).sum(-1).log()
+    n = g.shape[-1]
+    off = g.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1]  # a view without the diagonal
+    count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else torch.tensor(n * (n - 1))
+    return off.logsumexp((-2, -1)) - count.log()
 
 
 class _Contrast(torch.autograd.Function):
@@ -76,7 +77,7 @@ class _Contrast(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor) -> Tensor:
         n, top = g.shape[-1], g.amax((1, 2), keepdim=True)
         diagonal = g.diagonal(dim1=1, dim2=2).mean(1)
-        w = torch.exp(g - top)
+        w = (g - top).exp_()
         # a floor below any row that matters: one that holds nothing near the top must not give log 0
         rows, columns = (w.sum(k, keepdim=True).clamp(min=1e-30) for k in (2, 1))
         loss = (
@@ -250,9 +251,15 @@ def fit_residual(
         index = rows.gather(1, batches.next())
         return _Contrast.apply(of_all(index, of_base(index))).sum()  # type: ignore[no-any-return, no-untyped-call]
 
+    # while they learn, members are judged by the pairs within blocks of rows: enough to see when to stop
+    block = judged.shape[1] if judged.shape[1] < 2 * BLOCK else BLOCK
+    blocks = [(index, of_base(index)) for index in judged.split(block, 1) if index.shape[1] == block]
+
     @torch.no_grad()
     def validate() -> Tensor:
-        return _value(of_all(judged, judged_base)).cpu()
+        g = [of_all(index, g0) for index, g0 in blocks]
+        off = torch.stack([log_mean_off(part) for part in g]).logsumexp(0) - math.log(len(g))
+        return torch.stack([part.diagonal(dim1=1, dim2=2).mean(1) for part in g]).mean(0).sub(off).cpu()
 
     history = _run(adam, loss, validate, recipe, e, progress)
     net = net.cpu().requires_grad_(False).eval()

@@ -116,12 +116,11 @@ def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
     n, m = scores.neg.shape
     neg, keep = scores.apart()
     with np.errstate(over="ignore"):
-        e = np.exp(np.asfortranarray(neg))
+        e = np.exp(neg)
     pairs = int(keep.sum())
-    row, row_count, column, column_count = e.sum(axis=1), keep.sum(axis=1), np.zeros(n), np.zeros(n)
-    for k, shift in enumerate(scores.shifts):
-        column += np.roll(e[:, k], shift)
-        column_count += np.roll(keep[:, k], shift)
+    partner = (np.arange(n)[:, None] + scores.shifts) % n
+    row, row_count = e.sum(axis=1), keep.sum(axis=1)
+    column, column_count = (np.bincount(partner.ravel(), v.ravel(), n) for v in (e, keep))
     a = float(row.sum() / pairs)
     if not np.isfinite(a):
         return float("inf"), np.full(n, np.inf), 0.0, 1.0, pairs
@@ -131,15 +130,13 @@ def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
     # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
     if m < 4 or scores.groups is not None:
         return a, influence, 0.0, ess, pairs
-    f, h, total = row / m, column / m, 0.0
-    where = {int(s) % n: k for k, s in enumerate(scores.shifts)}
-    for k, shift in enumerate(scores.shifts):
-        d = e[:, k] - f - np.roll(h, -shift) + a
-        total += float(d @ d)
-        mirror = where.get(int(-shift) % n)
-        if mirror is not None:  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
-            d_mirror = e[:, mirror] - f - np.roll(h, shift) + a
-            total += float(d @ np.roll(d_mirror, -shift))
+    d = e - (row / m - a)[:, None]
+    d -= (column / m)[partner]
+    at = np.full(n, -1)
+    at[scores.shifts % n] = np.arange(m)
+    mirror = at[-scores.shifts % n]
+    both = mirror >= 0  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
+    total = float(np.vdot(d, d)) + float(np.vdot(d[:, both], d[partner[:, both], mirror[both]]))
     dof = max(pairs - 2 * n + 1, 1)
     return a, influence, max(total, 0.0) / dof / pairs, ess, pairs
 

@@ -70,7 +70,7 @@ EFFORTS = {
         Recipe(steps=600, patience=6, negatives="auto"),
         (64,),
     ),
-    "standard": Effort(5, 20_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
+    "standard": Effort(5, 8_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
     "thorough": Effort(
         10,
         100_000_000,

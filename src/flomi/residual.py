@@ -109,8 +109,9 @@ class ResidualCritic(nn.Module):
     def members_matrix(self, hx: Tensor, hy: Tensor, g0: Tensor) -> Tensor:
         """[E, n, n] scores of every member by itself, on top of the base's g0 [E, n, n]."""
         fx, fy = self.towers(hx, hy)
-        inner = torch.baddbmm(fy[..., -1:].transpose(1, 2), fx[..., :-1], fy[..., :-1].transpose(1, 2))
-        return g0 + inner + fx[..., -1:]
+        one = torch.ones_like(fx[..., -1:])
+        left, right = torch.cat([fx, one], -1), torch.cat([fy[..., :-1], one, fy[..., -1:]], -1)
+        return torch.baddbmm(g0, left, right.transpose(1, 2))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.pairs(*self.encode(x, y))
