@@ -18,6 +18,7 @@ MATHEMATICS = {
     "features",
     "local_ratio",
     "matched",
+    "regression",
     "residual",
 }
 TRAINING = MATHEMATICS | {"scores", "own", "training"}
@@ -34,9 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "closed_form": {"preprocess"},
     "local_ratio": {"closed_form", "preprocess"},
     "matched": {"closed_form", "local_ratio", "preprocess"},
+    "regression": {"closed_form", "preprocess"},
     "features": {"closed_form", "preprocess"},
     "residual": {"features"},
-    "critics": {"closed_form", "features", "local_ratio", "matched"},
+    "critics": {"closed_form", "features", "local_ratio", "matched", "regression"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
     "own": {"bounds", "critics", "scores", "training"},
@@ -80,6 +82,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "closed_form": {"torch", "numpy", "scipy"},
     "local_ratio": {"torch", "scipy"},
     "matched": {"torch", "scipy"},
+    "regression": {"torch"},
     "features": {"torch"},
     "residual": {"torch"},
     "ensemble": {"torch", "tqdm"},

@@ -50,6 +50,8 @@ MIN_SHIFTS = 128  # what the certificate looks at
 TRAINING_ROWS = 1500  # on which the winner's training value is measured
 ATOM = 0.05  # share of a column at one value, from which on it is a value of its own
 MATCHED_ROWS, MATCHED_DIMENSIONS = 500, 20  # where local critics of matched columns compete
+REGRESSION_ROWS = 200
+OPTIMISM = 0.05  # nats: a base that fits its own rows so much better than others leaves a network nothing to learn from
 CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
 
 
@@ -153,6 +155,7 @@ def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]
         return ("null", "gaussian", "student", "local")
     names = ["null", "gaussian"]
     names += ["student"] if rows >= 5 * (dim_x + dim_y) else []
+    names += ["regression"] if rows >= max(REGRESSION_ROWS, 10 * (dim_x + dim_y)) else []
     wide = max(dim_x, dim_y) > MATCHED_DIMENSIONS
     names += ["matched"] if rows >= MATCHED_ROWS and not wide and continuous(x) and continuous(y) else []
     names += ["expanded"] if rows >= 10 * (dim_x + dim_y + 1) else []
@@ -351,12 +354,12 @@ def compete(
     interrupted = any(c.interrupted for c in fitted.values())
     labels = None if groups is None else groups[validation]
     winner = best(values, labels) if values else None
-    # a network sees the features of the expanded form itself, and gains less on top of it
-    base = (
-        best({name: v for name, v in values.items() if name != "expanded"}, labels)
-        if based and values
-        else None
-    )
+    bases = {
+        name: v for name, v in values.items()
+        # a network has the features of the expanded form itself
+        if name != "expanded" and getattr(fitted[name].model.critic, "optimism", 0.0) <= OPTIMISM
+    }  # fmt: skip
+    base = best(bases, labels) if based and values else None
     for chosen in {winner, base}:
         if chosen in CRITICS and CRITICS[chosen].fit is not None and not interrupted:
             fitted[chosen] = make(chosen, np.concatenate([training, validation]))

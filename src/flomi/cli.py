@@ -41,7 +41,7 @@ _BOUNDS = (
 )
 _CRITICS = (
     "auto, joint, mlp, separate, separable, bilinear, density, residual, network, null, local, matched, gaussian, "
-    "student, expanded"
+    "student, regression, expanded"
 )
 _LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 

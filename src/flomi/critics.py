@@ -22,6 +22,7 @@ from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.features import ExpandedCritic
 from flomi.local_ratio import LocalCritic
 from flomi.matched import MatchedCritic
+from flomi.regression import RegressionCritic
 
 __all__ = [
     "CRITICS",
@@ -463,7 +464,12 @@ _KINDS = (
         fit=partial(EllipticalCritic.fit, tails="student"),
     ),
     CriticKind(
-        "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit
+        "regression", "Gaussian around a smooth function of the other side, by kernel ridge regression",
+        fit=RegressionCritic.fit, formula=False, least_rows=50,
+    ),
+    CriticKind(
+        "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
+        formula=False,
     ),
 )  # fmt: skip
 

@@ -219,7 +219,7 @@ def _point(
         difference = values[chosen] - values[name]
         return float(difference.mean()), inference.mean_stderr(difference, groups)
 
-    rivals = [name for name in forms if name != chosen and loss(name)[0] < UNSETTLED * loss(name)[1]]
+    rivals = [name for name in values if name != chosen and loss(name)[0] < UNSETTLED * loss(name)[1]]
     fitted: dict[str, Any] = {}
 
     def formula(name: str) -> Any:
@@ -231,7 +231,7 @@ def _point(
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier."""
         found = [0.0]
         for name in rivals:
-            if regular and CRITICS[name].formula:
+            if regular and name in forms and CRITICS[name].formula:
                 rival = formula(name)
                 noise = math.sqrt(max(0.0, rival.stderr**2 - stderr**2))
                 found.append(abs(rival.mi - mi) - 2 * noise)

@@ -67,7 +67,8 @@ def log_mean_off(g: Tensor) -> Tensor:
     n = g.shape[-1]
     off = g.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1]  # a view without the diagonal
     count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else torch.tensor(n * (n - 1))
-    return off.logsumexp((-2, -1)) - count.log()
+    value: Tensor = off.logsumexp((-2, -1)) - count.log()
+    return value
 
 
 class _Contrast(torch.autograd.Function):

@@ -26,6 +26,7 @@ from flomi.features import ExpandedCritic, Inputs
 from flomi.local_ratio import LocalCritic
 from flomi.matched import MatchedCritic
 from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.regression import RegressionCritic
 from flomi.residual import QuadraticNetwork, ResidualCritic
 from flomi.result import MIEstimate
 from flomi.training import Model
@@ -103,6 +104,7 @@ def _description(candidate: Candidate) -> dict[str, Any]:
             EllipticalCritic: "student",
             ExpandedCritic: "expanded",
             MatchedCritic: "matched",
+            RegressionCritic: "regression",
             QuadraticNetwork: "network",
         }
         known.update(base=bases[type(critic.base)], sizes=critic.sizes)
@@ -208,6 +210,8 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
     if name == "matched":
         parts = [_local(_under(state, f"parts.{k}.")) for k in range(len(state["columns"]))]
         return MatchedCritic(parts, **{key: state[key] for key in ("columns", "shift", "high")})
+    if name == "regression":
+        return _regression(state)
     if name in ("gaussian", "student"):
         return _elliptical(state)
     inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
@@ -232,6 +236,13 @@ def _local(state: dict[str, Tensor]) -> LocalCritic:
 def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
     buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
     return EllipticalCritic(*(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), **buffers)
+
+
+def _regression(state: dict[str, Tensor]) -> RegressionCritic:
+    buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
+    ranks = [RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"]
+    whiten = [Whiten(**_under(state, f"whiten_{side}.")) for side in "xy"]
+    return RegressionCritic(ranks[0], ranks[1], whiten[0], whiten[1], **buffers)
 
 
 def _inputs(state: dict[str, Tensor]) -> Inputs:
