@@ -117,6 +117,7 @@ class How:
     preprocess: str
     pairs: int
     device: str
+    without: tuple[str, ...] = ()
 
 
 @dataclass

@@ -28,7 +28,7 @@ _FOLDS = 5  # of the cross-validated canonical correlations
 _SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
 _TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
 _NU = (0.5, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
-CAP_ROWS, CAP_MEAN = 1500, 1.25
+CAP_ROWS, CAP_MEAN = 1000, 1.25
 _SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
 
 

@@ -39,7 +39,10 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
     least = min(len(part[0]) for part in parts)
     _check_rows(plan, data, least)
-    names = candidates.contenders(plan.bound, x, y, least) if plan.critic == "auto" else (plan.critic,)
+    names: tuple[str | nn.Module, ...] = (plan.critic,)
+    if plan.critic == "auto":
+        names = candidates.contenders(plan.bound, x, y, least)
+        names = tuple(name for name in names if name not in plan.how.without)
 
     def job(k: int) -> Callable[[], Fold]:
         return partial(

@@ -53,13 +53,14 @@ TRAINING = (  # options of networks trained by the bound itself
 
 @dataclass(frozen=True)
 class Effort:
-    """What a word buys: folds, the pairs of rows that are evaluated, and how networks are trained."""
+    """What a word buys: folds, the pairs of rows that are evaluated, how networks are trained, and what does not compete."""
 
     folds: int
     pairs: int
     ensemble: EnsembleRecipe
     recipe: Recipe
     hidden: tuple[int, ...]
+    without: tuple[str, ...] = ()
 
 
 EFFORTS = {
@@ -69,6 +70,7 @@ EFFORTS = {
         EnsembleRecipe(members=1, steps=150, checks=10, patience=4, judged=900),
         Recipe(steps=600, patience=6, negatives="auto"),
         (64,),
+        without=("expanded",),
     ),
     "standard": Effort(5, 8_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
     "thorough": Effort(
@@ -141,7 +143,7 @@ class Plan:
         }
         how = How(
             recipe, effort.ensemble, hidden, options.preprocess,
-            (given["eval_pairs"] or effort.pairs) // config["n_folds"], options.device,
+            (given["eval_pairs"] or effort.pairs) // config["n_folds"], options.device, effort.without,
         )  # fmt: skip
         return cls(
             critic,

@@ -96,7 +96,7 @@ class RegressionCritic(nn.Module):
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
         critic._choose_marginal(s, t)
         a, b = critic.encode(x, y)
-        first = _spread(len(x), CAP_ROWS // 2)
+        first = _spread(len(x), CAP_ROWS)
         g = critic.matrix(a[first], b[first])
         n = len(g)
         off = g.flatten()[:-1].view(n - 1, n + 1)[:, 1:]
