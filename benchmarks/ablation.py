@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 
 OUT = Path(__file__).parent / "results" / "ablation.csv"
 SIZE, SEED = 5000, 0
-CRITICS = ("student", "expanded", "matched", "local", "residual")
+CRITICS = ("student", "regression", "matched", "local", "residual")
 VARIANTS = ("all", *(f"no {name}" for name in CRITICS), "no ranks", "no correction", "no cap")
 
 
@@ -32,7 +32,7 @@ def switched_off(variant: str) -> Iterator[None]:
     """flomi without one of its parts, inside the block."""
     import torch
 
-    from flomi import candidates, closed_form, ensemble, features, local_ratio, matched
+    from flomi import candidates, closed_form, ensemble, features, local_ratio, matched, regression
     from flomi.preprocess import Standardize
 
     with contextlib.ExitStack() as stack:
@@ -52,13 +52,13 @@ def switched_off(variant: str) -> Iterator[None]:
 
             patch(candidates, "contenders", fewer)
         elif part == "ranks":
-            for module in (closed_form, features, local_ratio, matched):
+            for module in (closed_form, features, local_ratio, matched, regression):
                 patch(module, "RankNormal", Standardize)
         elif part == "correction":
             patch(closed_form, "small_sample_bias", lambda p, q, dof: (0.0, p * q / dof**2 / 2))
             patch(closed_form, "_rank_loss", lambda *arguments: 0.0)
         elif part == "cap":
-            for module in (closed_form, ensemble, matched):
+            for module in (closed_form, ensemble, matched, regression):
                 patch(module, "highest", lambda g, positive: torch.tensor(torch.inf, dtype=positive.dtype))
         else:
             assert variant == "all"
