@@ -12,7 +12,9 @@ import typer
 __all__ = ["bench"]
 
 bench = typer.Typer(
-    help="Run estimators where the truth is known, and show how they did.", rich_markup_mode=None, no_args_is_help=True
+    help="Run estimators where the truth is known, and show how they did.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
 )
 
 # What `flomi.bench` has, which loads NumPy; a test compares them.
@@ -37,20 +39,28 @@ def run(
     ] = None,
     sizes: Annotated[
         str | None,
-        typer.Option(metavar="N,N,...", help="Numbers of rows. 1000,5000,10000 if left out, or what the suite has."),
+        typer.Option(
+            metavar="N,N,...", help="Numbers of rows. 1000,5000,10000 if left out, or what the suite has."
+        ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Seeds; 0:5 is 0,1,2,3,4. The same seed gives the same rows.")
+        str,
+        typer.Option(metavar="N,N,...", help="Seeds; 0:5 is 0,1,2,3,4. The same seed gives the same rows."),
     ] = "0",
     task: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only these tasks of the suite; separated by commas.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only these tasks of the suite; separated by commas."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(metavar="N", help="Cells at a time, each in a process of its own and on one thread.")
+        int,
+        typer.Option(metavar="N", help="Cells at a time, each in a process of its own and on one thread."),
     ] = 1,
     retry: Annotated[bool, typer.Option("--retry", help="Run cells again that failed before.")] = False,
     out: Annotated[
-        str, typer.Option(metavar="FILE.csv", help="Where results are added; what is there already isn't run again.")
+        str,
+        typer.Option(
+            metavar="FILE.csv", help="Where results are added; what is there already isn't run again."
+        ),
     ] = "bench.csv",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -83,19 +93,25 @@ def run(
             progress=not quiet and sys.stderr.isatty(),
         )
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: what was finished is in {out}; the same command goes on from there", err=True)
+        typer.echo(
+            f"interrupted: what was finished is in {out}; the same command goes on from there", err=True
+        )
         raise typer.Exit(1) from None
     before = f", {outcome.before} of them before" if outcome.before else ""
     skipped = f", {outcome.skipped} skipped as not applicable" if outcome.skipped else ""
     typer.echo(f"{outcome.cells} cells are in {out}{before}{skipped}; flomi bench report {out} shows them")
     if outcome.failed:
-        typer.echo(f"{outcome.failed} of {outcome.cells} cells failed: the column note of {out} says why", err=True)
+        typer.echo(
+            f"{outcome.failed} of {outcome.cells} cells failed: the column note of {out} says why", err=True
+        )
         raise typer.Exit(1)
 
 
 @bench.command(name="list")
 def show(
-    suite: Annotated[str | None, typer.Argument(metavar="[SUITE]", help="List this suite's tasks instead.")] = None,
+    suite: Annotated[
+        str | None, typer.Argument(metavar="[SUITE]", help="List this suite's tasks instead.")
+    ] = None,
 ) -> None:
     """List suites and estimators, or the tasks of one suite."""
     from flomi import bench as bench_module
@@ -124,7 +140,8 @@ def report(
         typer.Argument(metavar="[FILE.csv]...", help="Results of `flomi bench run`; bench.csv if left out."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.html", help="The page to write; bench.html if nothing else is asked for.")
+        str | None,
+        typer.Option(metavar="FILE.html", help="The page to write; bench.html if nothing else is asked for."),
     ] = None,
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE.md", help="Write the leaderboards as Markdown tables.")
@@ -167,7 +184,9 @@ def _numbers(option: str, text: str | None, least: int) -> list[int] | None:
     for word in text.split(","):
         first, colon, last = word.strip().partition(":")
         if not first.isdigit() or (colon and not last.isdigit()):
-            raise ValueError(f"{option} {text!r}: {word.strip()!r} is no whole number; write such as 0,1,2 or 0:3")
+            raise ValueError(
+                f"{option} {text!r}: {word.strip()!r} is no whole number; write such as 0,1,2 or 0:3"
+            )
         found += range(int(first), int(last)) if colon else [int(first)]
     if not found or min(found) < least:
         raise ValueError(f"{option} {text!r}: give at least one number, each {least} or more")

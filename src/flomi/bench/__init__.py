@@ -2,8 +2,8 @@
 
     run("bmi-v1", ["flo", "ksg-3"], sizes=[1000])     fills bench.csv, or goes on where it was stopped
     catalogue()                                       the estimators by name; module:function is one of your own
-    load(["bench.csv"])                               the results as a table; `summary` has what is drawn from it
-    write_page(table, "bench.html")                   one page: leaderboard, errors, time, coverage
+    table = load(["bench.csv"])                       the results as a DataFrame; leaderboard(table) and by_task(...) sum up
+    write_page(table, "bench.html")                   one page; markdown(table) has the leaderboards as text
 
 `flomi bench` on the command line does the same.
 """
@@ -11,6 +11,24 @@
 from __future__ import annotations
 
 from flomi.bench.estimators import catalogue, resolve
-from flomi.bench.runner import Outcome, names_of_suites, run
+from flomi.bench.page import write_page
+from flomi.bench.runner import DEFAULT_ESTIMATORS, Outcome, measure, names_of_suites, run, tasks_of
+from flomi.bench.summary import by_task, consistency_table, leaderboard, load, markdown, readouts
 
-__all__ = ["Outcome", "catalogue", "names_of_suites", "resolve", "run"]
+__all__ = [
+    "DEFAULT_ESTIMATORS",
+    "Outcome",
+    "by_task",
+    "catalogue",
+    "consistency_table",
+    "leaderboard",
+    "load",
+    "markdown",
+    "measure",
+    "names_of_suites",
+    "readouts",
+    "resolve",
+    "run",
+    "tasks_of",
+    "write_page",
+]
