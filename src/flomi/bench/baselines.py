@@ -49,9 +49,12 @@ class Reading:
     verdict: str = ""
 
     @classmethod
-    def of(cls, estimate: float, stderr: float, **more: float) -> Reading:
+    def of(
+        cls, estimate: float, stderr: float, bound: float | None = None, plug_in: float | None = None
+    ) -> Reading:
         """With the interval that a normal distribution of the estimate gives."""
-        return cls(estimate, stderr, estimate - Z95 * stderr, estimate + Z95 * stderr, **more)
+        low, high = estimate - Z95 * stderr, estimate + Z95 * stderr
+        return cls(estimate, stderr, low, high, bound=bound, plug_in=plug_in)
 
 
 def gaussian(x: Array, y: Array, seed: int) -> Reading:
@@ -127,7 +130,8 @@ def _ksg_all_pairs(x: Tensor, y: Tensor, k: int) -> Tensor:
         counts = torch.stack([(distance < radius).sum(1) for distance in near]).clamp(min=1)
         parts.append(-torch.special.digamma(counts.double()).sum(0))
     psi_k = torch.special.digamma(torch.tensor(float(k), dtype=torch.float64))
-    return torch.cat(parts) + psi_k + float(np.log(len(x)))
+    local: Tensor = torch.cat(parts) + psi_k + float(np.log(len(x)))
+    return local
 
 
 def histogram(x: Array, y: Array, seed: int) -> Reading:

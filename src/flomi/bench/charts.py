@@ -9,25 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flomi.bench.summary import BOUND, PLUG_IN, ranked
+from flomi.bench.summary import BOUND, PLUG_IN, Frame, ranked
 from flomi.panels import BLUE, GREY, INK, ORANGE
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["bias", "coverage", "errors", "height", "time"]
+__all__ = ["bias", "coverage", "errors", "height", "main_size", "time"]
 
 SHADES = ("#b9d7ea", "#5aa5d3", BLUE, "#003f66")  # sizes, small to large
 FLOOR = 1e-3  # errors and biases below this are drawn there
 
 
-def height(rows: pd.DataFrame) -> float:
+def height(rows: Frame) -> float:
     """Inches that a chart with a line for each estimator and read-out needs."""
     return 1.3 + 0.17 * len(ranked(rows))
 
 
-def errors(ax: Axes, rows: pd.DataFrame) -> str:
+def main_size(rows: Frame) -> int:
+    """The number of rows that most estimators have results for; the larger of two."""
+    counts = rows.groupby("n").size()
+    return int(max(counts.index[counts == counts.max()]))
+
+
+def errors(ax: Axes, rows: Frame) -> str:
     """Mean absolute error, a dot a size."""
     names = _lines(ax, rows)
     for shade, n in _sizes(rows):
@@ -53,11 +58,11 @@ def errors(ax: Axes, rows: pd.DataFrame) -> str:
     )
 
 
-def bias(ax: Axes, rows: pd.DataFrame) -> str:
-    """Mean signed error at the largest size, with the spread between seeds."""
-    names = _lines(ax, rows)
-    most = int(rows.n.max())
-    mine = rows[rows.n == most]
+def bias(ax: Axes, rows: Frame) -> str:
+    """Mean signed error at the main size, with the spread between seeds."""
+    n = main_size(rows)
+    mine = rows[rows.n == n]
+    names = _lines(ax, mine)
     for row in mine.itertuples():
         y = names[str(row.estimator), str(row.readout)]
         color = ORANGE if row.bias > 0 else BLUE
@@ -70,7 +75,7 @@ def bias(ax: Axes, rows: pd.DataFrame) -> str:
     reach = float(np.nanmax(np.abs(mine.bias.replace([np.inf, -np.inf], np.nan)))) if len(mine) else 1.0
     limit = min(max(2 * reach, 0.2), 20)
     ax.set_xlim(-limit, limit)
-    ax.set_title(f"Bias and spread, {most:,} rows", loc="left")
+    ax.set_title(f"Bias and spread, {n:,} rows", loc="left")
     ax.set(xlabel="mean error, nats")
     seeds = " The bar is one standard deviation between seeds." if mine.spread.notna().any() else ""
     return (
@@ -78,10 +83,12 @@ def bias(ax: Axes, rows: pd.DataFrame) -> str:
     )
 
 
-def time(ax: Axes, rows: pd.DataFrame) -> str:
-    """Seconds against error at the largest size; the estimators that nothing faster beats have their names."""
-    most = int(rows.n.max())
-    mine = rows[(rows.n == most) & (rows.readout != PLUG_IN) & ~rows.partial]
+def time(ax: Axes, rows: Frame) -> str:
+    """Seconds against error at the main size; the estimators that nothing faster beats have their names."""
+    n = main_size(rows)
+    mine = rows[(rows.n == n) & (rows.readout != PLUG_IN)]
+    if not mine.partial.all():
+        mine = mine[~mine.partial]
     x, y = np.maximum(mine.seconds, 1e-3), np.maximum(mine.error, FLOOR)
     ax.scatter(x, y, s=22, color=[_color(row) for row in mine.itertuples()], alpha=0.85, lw=0)
     ax.set_xscale("log")
@@ -92,16 +99,16 @@ def time(ax: Axes, rows: pd.DataFrame) -> str:
             best = error
             ax.annotate(name, (seconds, error), xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.margins(x=0.25, y=0.1)
-    ax.set_title(f"Time against error, {most:,} rows", loc="left")
+    ax.set_title(f"Time against error, {n:,} rows", loc="left")
     ax.set(xlabel="median seconds a cell, one thread", ylabel="mean absolute error, nats")
     ax.grid()
     return (
         "Down and to the left is better: blue variational bounds, orange flomi, grey the others. Named are those that "
-        "nothing faster beats. Only estimators that answered every task."
+        "nothing faster beats. Estimators that could not answer every task are left out."
     )
 
 
-def coverage(ax: Axes, rows: pd.DataFrame) -> str:
+def coverage(ax: Axes, rows: Frame) -> str:
     """Share of 95 % intervals that hold the truth, a dot a size."""
     rows = rows[rows.intervals > 0]
     names = _lines(ax, rows)
@@ -123,7 +130,7 @@ def coverage(ax: Axes, rows: pd.DataFrame) -> str:
     )
 
 
-def _lines(ax: Axes, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+def _lines(ax: Axes, rows: Frame) -> dict[tuple[str, str], int]:
     """A line for each estimator and read-out, the best on top; returns which is where."""
     order = [key for key, _ in ranked(rows)]
     names = [name if readout != PLUG_IN else f"{name} (plug-in)" for name, readout in order]
@@ -134,7 +141,7 @@ def _lines(ax: Axes, rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     return {key: i for i, key in enumerate(order)}
 
 
-def _sizes(rows: pd.DataFrame) -> list[tuple[str, int]]:
+def _sizes(rows: Frame) -> list[tuple[str, int]]:
     sizes = sorted(map(int, rows.n.unique()))
     return [(SHADES[max(0, len(SHADES) - len(sizes) + i)], n) for i, n in enumerate(sizes)]
 

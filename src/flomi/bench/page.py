@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flomi import webpage
 from flomi.bench import charts, summary
 from flomi.bench.results import FAILED, SKIPPED
-
-if TYPE_CHECKING:
-    import pandas as pd
+from flomi.bench.summary import Frame
 
 __all__ = ["write_page"]
 
-WIDTH = 4.6  # inches; a figure fills the screen of a phone, or half a laptop's
+WIDTH = 3.8  # inches: text is legible where a figure fills the screen of a phone, and on half of a laptop's
 
 
-def write_page(table: pd.DataFrame, path: str | Path) -> Path:
+def write_page(table: Frame, path: str | Path) -> Path:
     """Write a table of results (`summary.load`) as one page: leaderboards by suite and size, charts, errors by task, gaps.
 
     The file appears whole or not at all, and the same table gives the same bytes. Raises ImportError without matplotlib or
@@ -29,7 +27,7 @@ def write_page(table: pd.DataFrame, path: str | Path) -> Path:
     return webpage.save(lambda: _page(table), path)
 
 
-def _page(table: pd.DataFrame) -> str:
+def _page(table: Frame) -> str:
     board = summary.leaderboard(table)
     suites = [_suite(str(name), rows, table) for name, rows in board.groupby("suite")] if len(board) else []
     return webpage.render(
@@ -42,7 +40,7 @@ def _page(table: pd.DataFrame) -> str:
     )
 
 
-def _suite(name: str, rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
+def _suite(name: str, rows: Frame, table: Frame) -> dict[str, Any]:
     """What the template needs of one suite."""
     cells = table[table.suite == name]
     sizes = sorted(map(int, rows.n.unique()))
@@ -70,7 +68,7 @@ def _suite(name: str, rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]
     tall = charts.height(rows)
     plans = (
         ("errors", charts.errors, tall),
-        ("bias", charts.bias, tall),
+        ("bias", charts.bias, charts.height(rows[rows.n == charts.main_size(rows)])),
         ("coverage", charts.coverage, charts.height(rows[rows.intervals > 0])),
         ("time", charts.time, 3.8),
     )
@@ -90,7 +88,7 @@ def _suite(name: str, rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]
     }
 
 
-def _errors_by_task(table: pd.DataFrame, suite: str, n: int) -> dict[str, Any]:
+def _errors_by_task(table: Frame, suite: str, n: int) -> dict[str, Any]:
     frame = summary.by_task(table, suite, n)
     return {
         "n": n,
@@ -117,14 +115,14 @@ def _tint(error: float) -> str:
     return f"background: rgba({color}, {0.08 + 0.42 * strength:.2f})"
 
 
-def _gaps(cells: pd.DataFrame) -> list[tuple[str, str, int, str]]:
+def _gaps(cells: Frame) -> list[tuple[str, str, int, str]]:
     """(verdict, estimator, cells, a reason) of cells without a number, one line an estimator."""
     empty = cells[cells.verdict.isin([FAILED, SKIPPED])]
     groups = empty.groupby(["verdict", "estimator"])
     return [(str(key[0]), str(key[1]), len(mine), str(mine.note.iloc[0])) for key, mine in groups]
 
 
-def _checks(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _checks(table: Frame) -> list[dict[str, Any]]:
     """The self-consistency tests, a table for each suite and size."""
     frame = summary.consistency_table(table)
     if frame.empty:
@@ -133,15 +131,16 @@ def _checks(table: pd.DataFrame) -> list[dict[str, Any]]:
     for (suite, n), rows in frame.groupby(["suite", "n"]):
         tests = list(dict.fromkeys(rows.test))
         lines = []
-        for estimator, mine in rows.groupby("estimator"):
+        for (estimator, readout), mine in rows.groupby(["estimator", "readout"]):
             by_test = {row.test: (row.ratio, row.error) for row in mine.itertuples()}
-            lines.append((estimator, [by_test.get(test, (np.nan, np.nan)) for test in tests]))
-        lines.sort(key=lambda line: float(np.nanmean([error for _, error in line[1]])))
+            values = [by_test.get(test, (np.nan, np.nan)) for test in tests]
+            lines.append((estimator, readout, values))
+        lines.sort(key=lambda line: float(np.nanmean([error for _, error in line[2]])))
         found.append({"suite": suite, "n": int(n), "tests": tests, "lines": lines})
     return found
 
 
-def _at(rows: pd.DataFrame, n: int, column: str) -> float:
+def _at(rows: Frame, n: int, column: str) -> float:
     mine = rows[rows.n == n]
     return float(mine[column].iloc[0]) if len(mine) else float("nan")
 

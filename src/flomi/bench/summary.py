@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from flomi.bench.results import COLUMNS, FAILED, SKIPPED, read
 from flomi.tasks import consistency
 
-if TYPE_CHECKING:
-    import pandas as pd
+Frame: TypeAlias = Any  # a pandas DataFrame or Series, whose columns the type checker doesn't know by name
 
 __all__ = ["by_task", "consistency_table", "from_accuracy", "leaderboard", "load", "markdown", "readouts"]
 
@@ -23,7 +22,7 @@ KEY = ["suite", "task", "n", "seed", "estimator"]
 BOUND, PLUG_IN, ESTIMATE = "bound", "plug-in", "estimate"
 
 
-def load(paths: Iterable[str | Path]) -> pd.DataFrame:
+def load(paths: Iterable[str | Path]) -> Frame:
     """The results of several files as one table with the columns of `results.COLUMNS`; of a cell in two files the last counts.
 
     Files of `flomi bench run`, or of benchmarks/accuracy.py (see `from_accuracy`). Raises ValueError for any other.
@@ -47,7 +46,7 @@ def load(paths: Iterable[str | Path]) -> pd.DataFrame:
     return table
 
 
-def from_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
+def from_accuracy(frame: Frame) -> Frame:
     """Runs of benchmarks/accuracy.py in the columns of the bench.
 
     `flomi.estimate` at its defaults is "auto"; another effort is "auto-fast", "auto-thorough"; another critic, by its name,
@@ -69,34 +68,35 @@ def from_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     return new[list(COLUMNS)]
 
 
-def readouts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a number that has a known truth: columns suite, task, n, seed, estimator, readout, value, error, and others.
+def readouts(table: Frame) -> Frame:
+    """One row a number that was read out: columns suite, task, n, seed, estimator, readout, value, error, and others.
 
     A variational bound has two read-outs, "bound" and "plug-in" (one where they agree everywhere); others have "estimate".
     Only its main read-out has an interval; `covered` says whether it holds the truth, `exceeded` whether lower_bound is
-    above it. NaN where there is no such number.
+    above it. NaN where there is no such number, or the truth is not known.
     """
     import pandas as pd
 
-    known = table[table.true_mi.notna() & table.estimate.notna()]
+    answered = table[table.estimate.notna()]
     parts = []
-    for _, mine in known.groupby("estimator", sort=False):
+    for _, mine in answered.groupby("estimator", sort=False):
         two = bool((mine.bound == mine.estimate).all())
         main = mine.assign(readout=BOUND if two else ESTIMATE, value=mine.estimate)
+        known = mine.true_mi.notna()
         main["covered"] = _where(
-            mine.ci_low.notna(), (mine.ci_low <= mine.true_mi) & (mine.true_mi <= mine.ci_high)
+            known & mine.ci_low.notna(), (mine.ci_low <= mine.true_mi) & (mine.true_mi <= mine.ci_high)
         )
-        main["exceeded"] = _where(mine.lower_bound.notna(), mine.lower_bound > mine.true_mi)
+        main["exceeded"] = _where(known & mine.lower_bound.notna(), mine.lower_bound > mine.true_mi)
         parts.append(main)
         if two and not np.allclose(mine.plug_in, mine.bound, rtol=1e-6, equal_nan=True):
             parts.append(mine.assign(readout=PLUG_IN, value=mine.plug_in, covered=np.nan, exceeded=np.nan))
     if not parts:
-        return known.assign(readout="", value=np.nan, covered=np.nan, exceeded=np.nan, error=np.nan)
+        return answered.assign(readout="", value=np.nan, covered=np.nan, exceeded=np.nan, error=np.nan)
     every = pd.concat(parts, ignore_index=True)
     return every.assign(error=every.value - every.true_mi)
 
 
-def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(table: Frame) -> Frame:
     """By suite, size, estimator and read-out, over tasks: from the mean over seeds within a task.
 
     `tasks` of the suite's `of` were answered, and rows that answered all come first. `error` is the mean absolute error,
@@ -107,6 +107,7 @@ def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = readouts(table)
+    rows = rows[rows.true_mi.notna()]
     sizes = table[table.true_mi.notna()].groupby(["suite", "n"]).task.nunique()
     found = []
     for (suite, n, estimator, readout), cells in rows.groupby(["suite", "n", "estimator", "readout"]):
@@ -138,7 +139,7 @@ def leaderboard(table: pd.DataFrame) -> pd.DataFrame:
     return board.sort_values(["suite", "n", "partial", "error"], ignore_index=True)
 
 
-def by_task(table: pd.DataFrame, suite: str, n: int) -> pd.DataFrame:
+def by_task(table: Frame, suite: str, n: int) -> Frame:
     """Mean error over seeds: a row a task, with its truth, and a column an estimator and read-out, the best first."""
     board = leaderboard(table)
     rows = readouts(table)
@@ -154,26 +155,28 @@ def by_task(table: pd.DataFrame, suite: str, n: int) -> pd.DataFrame:
     return errors
 
 
-def consistency_table(table: pd.DataFrame) -> pd.DataFrame:
+def consistency_table(table: Frame) -> Frame:
     """The self-consistency tests found in the table, averaged over t and seeds.
 
-    Columns: suite, n, estimator, test, expected, ratio, error (see `flomi.tasks.consistency`).
+    Columns: suite, n, estimator, readout, test, expected, ratio, error (see `flomi.tasks.consistency`).
     """
     import pandas as pd
 
-    unknown = table[table.true_mi.isna() & table.estimate.notna()]
+    rows = readouts(table)
     found = []
-    for (suite, n, seed, estimator), cells in unknown.groupby(["suite", "n", "seed", "estimator"]):
+    keys = ["suite", "n", "estimator", "readout"]
+    for (suite, n, estimator, readout, seed), cells in rows[rows.true_mi.isna()].groupby([*keys, "seed"]):
         values = {}
-        for task, value in zip(cells.task, cells.estimate, strict=True):
+        for task, value in zip(cells.task, cells.value, strict=True):
             _, kind, top = task.rsplit("-", 2)
             values[kind, int(top)] = float(value)
         found += [
             {
                 "suite": suite,
                 "n": int(n),
-                "seed": seed,
                 "estimator": estimator,
+                "readout": readout,
+                "seed": seed,
                 "test": r.test,
                 "ratio": r.ratio,
                 "expected": r.expected,
@@ -184,11 +187,10 @@ def consistency_table(table: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(found)
     if frame.empty:
         return frame
-    keys = ["suite", "n", "estimator", "test", "expected"]
-    return frame.groupby(keys, sort=False)[["ratio", "error"]].mean().reset_index()
+    return frame.groupby([*keys, "test", "expected"], sort=False)[["ratio", "error"]].mean().reset_index()
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(table: Frame) -> str:
     """The leaderboards as Markdown tables, a suite each: mean absolute error by size, then coverage and seconds."""
     board = leaderboard(table)
     blocks = []
@@ -219,24 +221,24 @@ def markdown(table: pd.DataFrame) -> str:
         blocks.append(f"### {suite}, {n:,} rows\n\nRatios, and what they must be.")
         tests = list(dict.fromkeys(rows.test))
         expected = rows.groupby("test").expected.first()
-        head = ["estimator", *(f"{test} ({_must(test, expected[test])})" for test in tests)]
-        lines = [head, ["---", *["---:"] * len(tests)]]
-        for estimator, cells in rows.groupby("estimator", sort=False):
+        head = ["estimator", "read-out", *(f"{test} ({_must(test, expected[test])})" for test in tests)]
+        lines = [head, ["---", "---", *["---:"] * len(tests)]]
+        for (estimator, readout), cells in rows.groupby(["estimator", "readout"], sort=False):
             ratio = dict(zip(cells.test, cells.ratio, strict=True))
-            lines.append([str(estimator), *(shown(ratio.get(test)) for test in tests)])
+            lines.append([str(estimator), str(readout), *(shown(ratio.get(test)) for test in tests)])
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(blocks) + "\n"
 
 
-def ranked(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+def ranked(rows: Frame) -> list[tuple[tuple[str, str], Frame]]:
     """One suite's leaderboard by estimator and read-out: complete ones first, then by error at the largest size."""
     groups = [(key, cells) for key, cells in rows.groupby(["estimator", "readout"], sort=False)]
 
-    def rank(item: tuple[Any, pd.DataFrame]) -> tuple[int, bool, float]:
+    def rank(item: tuple[Any, Frame]) -> tuple[int, bool, float]:
         last = item[1].loc[item[1].n.idxmax()]
         return -int(last.n), bool(last.partial), float(last.error)
 
-    return sorted(groups, key=rank)  # type: ignore[arg-type]
+    return sorted(groups, key=rank)
 
 
 def shown(value: float | None, sign: bool = False) -> str:
@@ -257,7 +259,7 @@ def _must(test: str, expected: float) -> str:
     return "0 or more" if test == "monotonicity" else f"{expected:g}"
 
 
-def _heading(suite: str, table: pd.DataFrame) -> str:
+def _heading(suite: str, table: Frame) -> str:
     cells = table[table.suite == suite]
     gaps = {word: int((cells.verdict == word).sum()) for word in (SKIPPED, FAILED)}
     note = ", ".join(f"{count} {word}" for word, count in gaps.items() if count)
@@ -267,5 +269,5 @@ def _heading(suite: str, table: pd.DataFrame) -> str:
     )
 
 
-def _where(condition: pd.Series[bool], values: pd.Series[bool]) -> pd.Series[float]:
+def _where(condition: Frame, values: Frame) -> Frame:
     return values.astype(float).where(condition)

@@ -48,13 +48,13 @@ class Pairing:
     @property
     def dim_x(self) -> int:
         """Columns of x."""
-        return self._copies * self.images.shape[1] * self.images.shape[2]
+        return self._copies * int(np.prod(self.images.shape[1:]))
 
     @property
     def dim_y(self) -> int:
         """Columns of y."""
         rows = self.top + (_fewer(self.images, self.top) if self.kind == PROCESSED else 0)
-        return (2 if self.kind == TWO else 1) * rows * self.images.shape[2]
+        return (2 if self.kind == TWO else 1) * rows * int(self.images.shape[2])
 
     @property
     def _copies(self) -> int:
@@ -251,7 +251,7 @@ DATASETS: dict[str, Callable[[], Array]] = {
 
 def _fewer(images: Array, top: int) -> int:
     """The rows left of `top` by the data processing test: 3 of 28 are taken away, at least one."""
-    return max(1, top - max(1, round(3 * images.shape[1] / 28)))
+    return max(1, top - max(1, round(3 * int(images.shape[1]) / 28)))
 
 
 def _flat(parts: list[Array]) -> Array:
