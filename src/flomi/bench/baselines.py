@@ -196,11 +196,11 @@ def kde(x: Array, y: Array, seed: int) -> Reading:
         )
     from scipy.stats import gaussian_kde
 
+    joint = np.hstack([x, y])
+    if np.linalg.matrix_rank(_standard(joint)) < columns:
+        raise NotApplicable("a column is constant or a linear function of others: there is no density")
     judged = slice(None, KDE_ROWS)
-    try:
-        log_p = [gaussian_kde(z.T).logpdf(z[judged].T) for z in (np.hstack([x, y]), x, y)]
-    except np.linalg.LinAlgError:
-        raise NotApplicable("a column is a linear function of the others: there is no density") from None
+    log_p = [gaussian_kde(z.T).logpdf(z[judged].T) for z in (joint, x, y)]
     pmi = log_p[0] - log_p[1] - log_p[2]
     return Reading.of(float(pmi.mean()), float(pmi.std(ddof=1) / np.sqrt(len(pmi))))
 
