@@ -28,8 +28,10 @@ def write_page(table: Frame, path: str | Path) -> Path:
 
 
 def _page(table: Frame) -> str:
-    board = summary.leaderboard(table)
-    suites = [_suite(str(name), rows, table) for name, rows in board.groupby("suite")] if len(board) else []
+    board, found = summary.leaderboard(table), summary.readouts(table)
+    suites = (
+        [_suite(str(name), rows, table, found) for name, rows in board.groupby("suite")] if len(board) else []
+    )
     return webpage.render(
         "bench.html.j2",
         suites=suites,
@@ -40,8 +42,8 @@ def _page(table: Frame) -> str:
     )
 
 
-def _suite(name: str, rows: Frame, table: Frame) -> dict[str, Any]:
-    """What the template needs of one suite."""
+def _suite(name: str, rows: Frame, table: Frame, found: Frame) -> dict[str, Any]:
+    """What the template needs of one suite: `rows` of the leaderboard, the results, and their read-outs."""
     cells = table[table.suite == name]
     sizes = sorted(map(int, rows.n.unique()))
     lines = []
@@ -83,13 +85,12 @@ def _suite(name: str, rows: Frame, table: Frame) -> dict[str, Any]:
         "figures": [
             webpage.inline_svg(draw, rows, f"{name}-{kind}", (WIDTH, tall)) for kind, draw, tall in plans
         ],
-        "by_task": [_errors_by_task(table, name, n) for n in sizes],
+        "by_task": [_errors_by_task(summary.errors_of(found, rows, name, n), n) for n in sizes],
         "gaps": _gaps(cells),
     }
 
 
-def _errors_by_task(table: Frame, suite: str, n: int) -> dict[str, Any]:
-    frame = summary.by_task(table, suite, n)
+def _errors_by_task(frame: Frame, n: int) -> dict[str, Any]:
     return {
         "n": n,
         "columns": [

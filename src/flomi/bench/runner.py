@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -53,7 +55,9 @@ def tasks_of(name: str) -> tuple[Task | consistency.Pairing, ...]:
     if name in CONSISTENCY:
         return _pairings(CONSISTENCY[name])
     if name not in SUITES:
-        raise ValueError(f"no suite is called {name!r}; there are {', '.join(names_of_suites())}")
+        near = difflib.get_close_matches(name, names_of_suites(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names_of_suites())}"
+        raise ValueError(f"no suite is called {name!r}; {hint}")
     return suite(name)
 
 
@@ -73,16 +77,17 @@ def run(
     sizes: Sequence[int] | None = None,
     seeds: Sequence[int] = (0,),
     tasks: Sequence[str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     retry: bool = False,
     progress: bool = False,
 ) -> Outcome:
     """Run every cell that `out` does not have yet, and leave `out` in canonical order.
 
     Cells go through `joblib.Parallel`, so within `joblib.parallel_config(backend=...)` they run wherever that backend runs
-    them, and `jobs` is its number of workers. Each uses one thread, and its numbers depend on the task, the size, the seed
-    and the estimator alone. Killed at any moment and called again it goes on where it was. `tasks` picks some of the suite;
-    `retry` runs failed cells again. Raises ValueError for names, sizes or seeds that don't exist.
+    them; `jobs` is how many at a time, None as many as the backend says. Each uses one thread, and its numbers depend on
+    the task, the size, the seed and the estimator alone. Killed at any moment and called again it goes on where it was.
+    `tasks` picks some of the suite; `retry` runs failed cells again. Raises ValueError for names, sizes or seeds that
+    don't exist.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +135,10 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
         with _one_thread():
             x, y = target.sample(n, seed)
             start = time.perf_counter()
-            row |= asdict(_estimated(estimator, target, x, y, seed))
+            reading = _estimated(estimator, target, x, y, seed)
+        row |= asdict(reading)
+        if math.isnan(reading.estimate):
+            row |= {"estimate": None, "verdict": FAILED, "note": "the estimate is not a number"}
     except NotApplicable as reason:
         row |= {"verdict": SKIPPED, "note": str(reason)}
     except Exception as error:

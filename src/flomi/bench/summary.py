@@ -141,8 +141,11 @@ def leaderboard(table: Frame) -> Frame:
 
 def by_task(table: Frame, suite: str, n: int) -> Frame:
     """Mean error over seeds: a row a task, with its truth, and a column an estimator and read-out, the best first."""
-    board = leaderboard(table)
-    rows = readouts(table)
+    return errors_of(readouts(table), leaderboard(table), suite, n)
+
+
+def errors_of(rows: Frame, board: Frame, suite: str, n: int) -> Frame:
+    """As `by_task`, from the read-outs and the leaderboard."""
     rows = rows[(rows.suite == suite) & (rows.n == n)]
     errors = rows.pivot_table(
         index="task", columns=["estimator", "readout"], values="error", aggfunc="mean", sort=False
