@@ -229,7 +229,7 @@ def test_the_page_shows_the_leaderboards_numbers(large: pd.DataFrame, page: Path
 
 
 def test_report_from_the_command_line(
-    large: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small.to_csv("bench.csv", index=False, lineterminator="\n")

@@ -97,7 +97,7 @@ class Ratio:
 
     @property
     def error(self) -> float:
-        """|ratio - expected|; 0 for a positive step of "monotonicity"."""
+        """The distance of `ratio` from `expected`; 0 for a positive step of "monotonicity"."""
         if self.test == "monotonicity":
             return max(0.0, -self.ratio)
         return abs(self.ratio - self.expected)
