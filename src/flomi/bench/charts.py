@@ -147,8 +147,12 @@ def _sizes(rows: Frame) -> list[tuple[str, int]]:
 
 
 def _legend(ax: Axes) -> None:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(title="rows", loc="lower right", fontsize=8, title_fontsize=8, frameon=True, framealpha=0.9)
+    """Below the axes, where it hides no dot."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.figure.legend(
+            handles, [f"{label} rows" for label in labels], loc="outside lower center", ncols=len(labels)
+        )
 
 
 def _color(row: Any) -> str:
