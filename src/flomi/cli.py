@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from flomi import __version__, outputs
+from flomi.cli_bench import bench
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.add_typer(bench, name="bench")
 
 _EFFORTS = ("fast", "standard", "thorough")
 _MISSING = ("error", "drop")
@@ -80,6 +83,7 @@ def _flomi(
     \b
     flomi estimate data.csv --x 'gene_*' --y outcome     a number for your own file
     flomi estimate --help                                everything it can do
+    flomi bench run independence                         estimators where the truth is known
     flomi doctor                                         is this machine set up well?
     """
     if version:

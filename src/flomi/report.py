@@ -6,21 +6,16 @@ the same panels as inline SVG into one HTML file that loads nothing from anywher
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import io
 import json
 import math
 import os
 import shlex
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
-from flomi import panels
+from flomi import panels, webpage
 from flomi.panels import finite, number
 
 if TYPE_CHECKING:
@@ -63,7 +58,7 @@ def plot(result: MIEstimate, axes: Sequence[Axes] | None = None) -> Figure:
         ImportError: matplotlib is not installed.
         ValueError: `axes` does not hold three Axes.
     """
-    _need("matplotlib")
+    webpage.need("matplotlib")
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -104,76 +99,11 @@ def write(
         ImportError: matplotlib or jinja2 is not installed.
         ValueError: `path` is a folder, or lies in one that does not exist.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"path: {target} is a folder; give the name of a file, such as report.html")
-    if not target.parent.is_dir():
-        raise ValueError(f"path: the folder {target.parent} does not exist; create it first")
-    page = _page(result, command, about).encode("utf-8", errors="replace")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(page)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def _need(*packages: str) -> None:
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ImportError(f"plots and reports need {package}: pip install 'flomi[report]'") from error
-
-
-def _inline_svg(
-    draw: Callable[[Axes, MIEstimate], str], result: MIEstimate, name: str, size: tuple[float, float]
-) -> dict[str, str]:
-    """One panel as an SVG element to put into HTML, and its caption."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    buffer = io.BytesIO()
-    with style.context(["default", panels.STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the reader's own font draws it
-        figure = Figure(figsize=size, layout="constrained")
-        ax = figure.subplots()
-        caption = draw(ax, result)
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True, dpi=220)
-    root = ElementTree.fromstring(buffer.getvalue())
-    for parent in list(root.iter()):
-        for child in [c for c in parent if c.tag.endswith(("}metadata", "}style"))]:
-            parent.remove(child)  # a style element would apply to the whole page
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        for key, value in attributes.items():  # several figures share a page: ids get the panel's name
-            if key == "id":
-                attributes[key] = f"{name}-{value}"
-            elif key == "href" and value.startswith("#"):
-                attributes[key] = f"#{name}-{value[1:]}"
-            else:
-                attributes[key] = value.replace("url(#", f"url(#{name}-")
-        element.attrib = attributes
-    root.attrib = {
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-labelledby": f"{name}-title {name}-desc",
-    }
-    for tag, text in (("desc", caption), ("title", ax.get_title(loc="left"))):
-        element = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = text
-        root.insert(0, element)
-    return {"svg": ElementTree.tostring(root, encoding="unicode"), "caption": caption}
+    return webpage.save(lambda: _page(result, command, about), path)
 
 
 def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | None) -> str:
-    _need("matplotlib", "jinja2")
-    import jinja2
-
-    import flomi
-
+    webpage.need("matplotlib", "jinja2")
     units = (result.units, "bits" if result.units == "nats" else "nats")
     nats = math.log(2) if result.units == "bits" else 1.0
 
@@ -194,12 +124,8 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         "seed": result.config["seed"],
         "time": f"{result.seconds:.1f} s",
     }
-    source = resources.files("flomi").joinpath("templates", "report.html.j2").read_text("utf-8")
-    template = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(source)
     figures = {
-        name: _inline_svg(draw, result, name, size)
+        name: webpage.inline_svg(draw, result, name, size)
         for name, draw, size in (
             ("numbers", panels.numbers, (3.9, 2.3)),
             ("curves", panels.curves, (3.5, 3.0)),
@@ -207,7 +133,8 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
             ("scatter", panels.scatter, (3.5, 3.0)),
         )
     }
-    return template.render(
+    return webpage.render(
+        "report.html.j2",
         r=result,
         names=[_side(result, 0), _side(result, 1)],
         units=units,
@@ -225,7 +152,6 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         python=_python(result.config),
         command=command or _command(result.config),
         record=json.dumps(result.to_dict(), indent=2, ensure_ascii=False, default=str),
-        version=flomi.__version__,
     )
 
 

@@ -5,13 +5,29 @@
     task.sample(n, seed)   rows;  task.mi  the truth;  task.pmi(x, y)  the exact pointwise MI
     task.transform(f, g)   a new task with the same MI
 
+    consistency            tests on data whose MI is not known: images, or your own
+
 New distributions: a function that returns a `Task` (see `base`, `copulas`, `curves`), and its row in a suite.
 """
 
 from __future__ import annotations
 
-from flomi.tasks import base, copulas, curves, transforms
+from flomi.tasks import base, consistency, copulas, curves, transforms
+from flomi.tasks.consistency import self_consistency
 from flomi.tasks.core import Task, Transform, stack
 from flomi.tasks.suites import SUITES, get, suite
 
-__all__ = ["SUITES", "Task", "Transform", "base", "copulas", "curves", "get", "stack", "suite", "transforms"]
+__all__ = [
+    "SUITES",
+    "Task",
+    "Transform",
+    "base",
+    "consistency",
+    "copulas",
+    "curves",
+    "get",
+    "self_consistency",
+    "stack",
+    "suite",
+    "transforms",
+]

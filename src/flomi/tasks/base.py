@@ -42,7 +42,7 @@ def pairs(name: str, rho: Sequence[float], dim_x: int, dim_y: int) -> Task:
     c = np.eye(dim_x + dim_y)
     i = np.arange(len(r))
     c[i, dim_x + i] = c[dim_x + i, i] = r
-    return _elliptical(name, c, dim_x, df=np.inf, mi=float(-0.5 * np.log1p(-(r**2)).sum()))
+    return _elliptical(name, c, dim_x, df=np.inf, mi=0.0 - float(0.5 * np.log1p(-(r**2)).sum()))
 
 
 def dense(name: str, dim_x: int, dim_y: int, correlation: float) -> Task:
@@ -100,7 +100,15 @@ def additive(name: str, width: float) -> Task:
     if not width > 0:
         raise ValueError(f"width is {width}; it must be positive")
     mi = width - np.log(2 * width) if width <= 0.5 else 1 / (4 * width)
-    return Task(name, 1, 1, float(mi), partial(_additive_sample, width), partial(_additive_pmi, width))
+    return Task(
+        name,
+        1,
+        1,
+        float(mi),
+        partial(_additive_sample, width),
+        partial(_additive_pmi, width),
+        log_py=partial(_additive_log_py, width),
+    )
 
 
 def _additive_sample(width: float, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
@@ -108,11 +116,16 @@ def _additive_sample(width: float, rng: np.random.Generator, n: int) -> tuple[Ar
     return x, x + rng.uniform(-width, width, (n, 1))
 
 
-def _additive_pmi(width: float, x: Array, y: Array) -> Array:
+def _additive_log_py(width: float, y: Array) -> Array:
     reach = np.minimum(1, y[:, 0] + width) - np.maximum(0, y[:, 0] - width)  # = 2 width p(y)
+    with np.errstate(divide="ignore"):
+        log_py: Array = np.log(np.maximum(reach, 0)) - np.log(2 * width)
+    return log_py
+
+
+def _additive_pmi(width: float, x: Array, y: Array) -> Array:
     possible = np.abs(y - x)[:, 0] <= width
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pmi: Array = np.where(possible, -np.log(reach), -np.inf)
+    pmi: Array = np.where(possible, -np.log(2 * width) - _additive_log_py(width, y), -np.inf)
     return pmi
 
 
@@ -133,11 +146,7 @@ def mixture(
     `mi` is the mean of the pointwise MI over many rows and `mi_stderr` its standard error
     (`flomi.tasks.truth` measures both).
     """
-    m = _mixture(weights, means, dispersions, df)
-    dim_y = m.means.shape[1] - dim_x
-    return Task(
-        name, dim_x, dim_y, mi, partial(_joint_sample, m, dim_x), partial(_joint_pmi, m, dim_x), mi_stderr
-    )
+    return _of_mixture(name, _mixture(weights, means, dispersions, df), dim_x, mi, mi_stderr)
 
 
 def classes(
@@ -162,8 +171,20 @@ def classes(
 
 def _elliptical(name: str, dispersion: Array, dim_x: int, df: float, mi: float) -> Task:
     m = _mixture((1.0,), np.zeros((1, len(dispersion))), dispersion[None], df)
-    dim_y = len(dispersion) - dim_x
-    return Task(name, dim_x, dim_y, mi, partial(_joint_sample, m, dim_x), partial(_joint_pmi, m, dim_x))
+    return _of_mixture(name, m, dim_x, mi)
+
+
+def _of_mixture(name: str, m: Mixture, dim_x: int, mi: float, mi_stderr: float = 0.0) -> Task:
+    return Task(
+        name,
+        dim_x,
+        m.means.shape[1] - dim_x,
+        mi,
+        partial(_joint_sample, m, dim_x),
+        partial(_joint_pmi, m, dim_x),
+        mi_stderr,
+        log_py=m.marginal(slice(dim_x, None)).log_density,
+    )
 
 
 def _mixture(

@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "LogRatio", "Map", "Sampler", "Task", "Transform", "stack"]
+__all__ = ["Array", "LogDensity", "LogRatio", "Map", "Sampler", "Task", "Transform", "stack"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Map: TypeAlias = Callable[[Array], Array]
 Sampler: TypeAlias = Callable[[np.random.Generator, int], tuple[Array, Array]]
 LogRatio: TypeAlias = Callable[[Array, Array], Array]
+LogDensity: TypeAlias = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Task:
     `mi` is I(X; Y) in nats and `mi_stderr` its standard error, 0 where it is exact (a formula, or a
     quadrature good to 1e-7). `sampler(rng, n)` draws rows; `log_ratio(x, y)` is the exact
     pointwise mutual information log p(x, y) / (p(x) p(y)), or None where it has no tractable form.
+    `log_py(y)` is log p(y) by row, where that is known: the bound of Barber and Agakov needs it.
 
     Example:
         >>> from flomi import tasks
@@ -68,6 +70,7 @@ class Task:
     sampler: Sampler = field(repr=False)
     log_ratio: LogRatio | None = field(default=None, repr=False)
     mi_stderr: float = 0.0
+    log_py: LogDensity | None = field(default=None, repr=False)
 
     def sample(self, n: int, seed: int) -> tuple[Array, Array]:
         """Draw n independent rows: x `[n, dim_x]` and y `[n, dim_y]`, in float64.
@@ -124,6 +127,7 @@ class Task:
             mi_stderr=self.mi_stderr,
             sampler=sampler,
             log_ratio=log_ratio,
+            log_py=self.log_py if fy is None else None,
         )
 
 
@@ -142,6 +146,10 @@ def stack(name: str, parts: Sequence[Task]) -> Task:
     if not parts:
         raise ValueError("parts is empty; give at least one task")
     ratios = [part.log_ratio for part in parts if part.log_ratio is not None]
+    densities = [part.log_py for part in parts if part.log_py is not None]
+    cuts_x, cuts_y = (
+        tuple(accumulate(dims))[:-1] for dims in ([p.dim_x for p in parts], [p.dim_y for p in parts])
+    )
     return Task(
         name=name,
         dim_x=sum(part.dim_x for part in parts),
@@ -149,14 +157,8 @@ def stack(name: str, parts: Sequence[Task]) -> Task:
         mi=sum(part.mi for part in parts),
         mi_stderr=float(np.hypot.reduce([part.mi_stderr for part in parts])),
         sampler=partial(_stack_sample, tuple(part.sampler for part in parts)),
-        log_ratio=partial(
-            _stack_ratio,
-            tuple(ratios),
-            tuple(accumulate(part.dim_x for part in parts))[:-1],
-            tuple(accumulate(part.dim_y for part in parts))[:-1],
-        )
-        if len(ratios) == len(parts)
-        else None,
+        log_ratio=partial(_stack_ratio, tuple(ratios), cuts_x, cuts_y) if len(ratios) == len(parts) else None,
+        log_py=partial(_stack_density, tuple(densities), cuts_y) if len(densities) == len(parts) else None,
     )
 
 
@@ -179,6 +181,12 @@ def _stack_ratio(
 ) -> Array:
     columns = zip(ratios, np.split(x, cuts_x, axis=1), np.split(y, cuts_y, axis=1), strict=True)
     total: Array = np.sum([ratio(a, b) for ratio, a, b in columns], axis=0)
+    return total
+
+
+def _stack_density(densities: tuple[LogDensity, ...], cuts_y: tuple[int, ...], y: Array) -> Array:
+    columns = zip(densities, np.split(y, cuts_y, axis=1), strict=True)
+    total: Array = np.sum([density(part) for density, part in columns], axis=0)
     return total
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from flomi.tasks import base
 from flomi.tasks import transforms as tf
-from flomi.tasks.core import Task, Transform
+from flomi.tasks.core import Array, Task, Transform
 
 __all__ = ["SUITES", "get", "suite"]
 
 NATS = (2, 4, 6, 8, 10)
+RHO = np.linspace(0, 0.99, 20)  # the grid of the paper's estimation experiments
 
 
 def bmi_v1() -> tuple[Task, ...]:
@@ -59,12 +60,7 @@ def bmi_v1() -> tuple[Task, ...]:
 
 def staircase(dim: int = 20) -> tuple[Task, ...]:
     """Gaussians of 2, 4, 6, 8 and 10 nats: `dim` independent pairs, rho = sqrt(1 - e^(-2 I / dim))."""
-    return tuple(
-        base.pairs(
-            f"staircase-{dim}-{dim}-{nats}", (float(np.sqrt(-np.expm1(-2 * nats / dim))),) * dim, dim, dim
-        )
-        for nats in NATS
-    )
+    return tuple(_even_pairs(f"staircase-{dim}-{dim}-{nats}", dim, nats) for nats in NATS)
 
 
 def staircase_100() -> tuple[Task, ...]:
@@ -75,6 +71,52 @@ def staircase_100() -> tuple[Task, ...]:
 def staircase_cubic() -> tuple[Task, ...]:
     """The staircase with every coordinate of y cubed, which leaves the MI as it is."""
     return tuple(task.transform(None, tf.cube, name=f"cubic-{task.name}") for task in staircase())
+
+
+def high_mi() -> tuple[Task, ...]:
+    """Where bounds meet their ceilings: 1 to 20 nats in 1 to 100 dimensions a side.
+
+    Gaussians with all pairs equally correlated, up to 10 nats in one dimension and 20 in more; then the same
+    dependence where no Gaussian formula fits: uniform noise down to width 1e-4, heavy tails, cubes behind a
+    rotation, and random invertible networks.
+    """
+    gaussians = [
+        _even_pairs(f"high-mi-{d}-{d}-{nats}", d, nats)
+        for d in (1, 5, 20, 100)
+        for nats in (1, 2, 5, 10, 20)
+        if d > 1 or nats <= 10
+    ]
+    heavy = [
+        base.student(f"high-mi-student-{d}-{d}-{nats}", _even_dispersion(d, nats), d, df=3)
+        for d, nats in ((5, 5), (20, 10))
+    ]
+    cubes = [
+        _rotated_cubes(_even_pairs("gaussian", d, nats), f"high-mi-cubic-{d}-{d}-{nats}")
+        for d, nats in ((5, 5), (20, 10))
+    ]
+    warped = [
+        _even_pairs("gaussian", 5, nats).transform(
+            tf.coupling_flow("flow", 5, seed=8),
+            tf.coupling_flow("flow", 5, seed=9),
+            name=f"high-mi-warped-5-5-{nats}",
+        )
+        for nats in (5, 10)
+    ]
+    uniform = [base.additive(f"high-mi-additive-{width:g}", width) for width in (1e-2, 1e-3, 1e-4)]
+    return (*gaussians, *uniform, *heavy, *cubes, *warped)
+
+
+def paper() -> tuple[Task, ...]:
+    """The Gaussians of the FLO paper: 1 and 10 equally correlated pairs over its grid of 20 correlations, 0 to
+    19.6 nats, and the 10 pairs with y rotated at random and then cubed.
+
+    Reference: Guo et al. 2022, arXiv:2107.01131, section 5.
+    """
+    pairs = {
+        d: [base.pairs(f"paper-{d}-{d}-{rho:.4f}", (float(rho),) * d, d, d) for rho in RHO] for d in (1, 10)
+    }
+    cubes = [_rotated_cubes(task, task.name.replace("paper", "paper-cubic")) for task in pairs[10]]
+    return (*pairs[1], *pairs[10], *cubes)
 
 
 def independence() -> tuple[Task, ...]:
@@ -94,6 +136,8 @@ SUITES: dict[str, Callable[[], tuple[Task, ...]]] = {
     "staircase": staircase,
     "staircase-100": staircase_100,
     "staircase-cubic": staircase_cubic,
+    "high-mi": high_mi,
+    "paper": paper,
     "independence": independence,
     "wild": wild,
 }
@@ -134,6 +178,28 @@ def _built(name: str) -> tuple[Task, ...]:
 
 def _both(task: Task, f: Transform) -> Task:
     return task.transform(f, f)
+
+
+def _even_rho(dim: int, nats: float) -> float:
+    """The correlation that gives `nats` in all when each of `dim` pairs has it."""
+    return float(np.sqrt(-np.expm1(-2 * nats / dim)))
+
+
+def _even_pairs(name: str, dim: int, nats: float) -> Task:
+    return base.pairs(name, (_even_rho(dim, nats),) * dim, dim, dim)
+
+
+def _even_dispersion(dim: int, nats: float) -> Array:
+    c: Array = np.eye(2 * dim)
+    i = np.arange(dim)
+    c[i, dim + i] = c[dim + i, i] = _even_rho(dim, nats)
+    return c
+
+
+def _rotated_cubes(task: Task, name: str) -> Task:
+    """y rotated at random (one rotation for ever), then cubed coordinate by coordinate."""
+    turn = tf.linear("turn", tf.random_rotation(task.dim_y, seed=10))
+    return task.transform(None, turn).transform(None, tf.cube, name=name)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

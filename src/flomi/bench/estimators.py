@@ -1,0 +1,142 @@
+"""Estimators by name: flomi itself, the classical baselines, every bound in `BOUNDS`, and functions of one's own.
+
+An estimator takes (x, y, seed) and returns a `Reading`; one of one's own is named `module:function` and may return a number
+or a mapping with the names of `Reading` instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+from flomi.bench.baselines import Array, Reading, gaussian, histogram, kde, ksg
+
+__all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
+
+GROUPS = ("flomi", "baselines", "bounds")
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A name, a sentence, the group it is shown with, and the function; `needs_py` says that it takes `log_py=` too."""
+
+    name: str
+    about: str
+    group: Literal["flomi", "baselines", "bounds", "own"]
+    run: Callable[..., Reading]
+    needs_py: bool = False
+
+
+def catalogue() -> dict[str, Estimator]:
+    """All estimators that have a name of their own, in the order in which they are shown.
+
+    >>> list(catalogue())[:4]
+    ['auto', 'auto-fast', 'gaussian', 'ksg-3']
+    """
+    from flomi.bench.variational import variational
+    from flomi.bounds import BOUNDS
+
+    sides = {"lower": "lower bound", "upper": "upper bound", "none": "no bound"}
+    rows = [
+        Estimator("auto", "flomi.estimate at its defaults", "flomi", partial(_flomi, effort="standard")),
+        Estimator("auto-fast", 'flomi.estimate with effort="fast"', "flomi", partial(_flomi, effort="fast")),
+        Estimator("gaussian", "canonical correlations, as if the data were Gaussian", "baselines", gaussian),
+        *(
+            Estimator(f"ksg-{k}", f"{k} nearest neighbours (KSG)", "baselines", partial(ksg, k=k))
+            for k in (3, 5, 10)
+        ),
+        Estimator("histogram", "bins of equal frequency, few columns only", "baselines", histogram),
+        Estimator("kde", "Gaussian kernel densities, few columns only", "baselines", kde),
+        *(
+            Estimator(
+                bound.name,
+                f"{sides[bound.side]}; {bound.reference}",
+                "bounds",
+                partial(variational, bound=bound.name),
+                needs_py=bound.name == "ba",
+            )
+            for bound in BOUNDS.values()
+        ),
+    ]
+    return {row.name: row for row in rows}
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Names with groups ("bounds", "baselines") replaced by their members, each name once, all of them known.
+
+    Raises ValueError for a name that there is not.
+
+    >>> expand(["baselines", "flo"])
+    ['gaussian', 'ksg-3', 'ksg-5', 'ksg-10', 'histogram', 'kde', 'flo']
+    """
+    known = catalogue()
+    found: dict[str, None] = {}
+    for name in names:
+        members = [row.name for row in known.values() if row.group == name] if name in GROUPS else [name]
+        for member in members:
+            resolve(member)
+            found[member] = None
+    return list(found)
+
+
+def resolve(name: str) -> Estimator:
+    """The estimator of that name; of `module:function` the function, found as `python -m` finds modules: from here first.
+
+    Raises ValueError for an unknown name, a module that can't be imported, or a function that is not there.
+    """
+    if ":" in name:
+        return Estimator(name, "your own", "own", partial(_own, _function(name)))
+    known = catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"no estimator is called {name!r}; {hint} (or module:function for one of your own)")
+    return known[name]
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"estimator {name!r}: {module!r} can't be imported ({error})") from None
+    except AttributeError:
+        raise ValueError(f"estimator {name!r}: module {module} has no {attribute!r}") from None
+    if not callable(found):
+        raise ValueError(f"estimator {name!r} is no function")
+    return found  # type: ignore[no-any-return]
+
+
+def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Reading:
+    """What a function of one's own returned, checked and as a `Reading`."""
+    given = function(x, y, seed)
+    values = dict(given) if isinstance(given, Mapping) else {"estimate": given}
+    allowed = [f.name for f in fields(Reading)]
+    unknown = sorted(set(values) - set(allowed))
+    if unknown or "estimate" not in values:
+        raise ValueError(
+            f"it returned {', '.join(map(str, unknown)) or 'no estimate'}; return a number, or a mapping with estimate and "
+            f"any of {', '.join(allowed[1:])}"
+        )
+    verdict = str(values.pop("verdict", ""))
+    return Reading(
+        **{name: float(value) for name, value in values.items() if value is not None}, verdict=verdict
+    )
+
+
+def _flomi(x: Array, y: Array, seed: int, effort: str) -> Reading:
+    from flomi.estimator import estimate
+
+    r = estimate(x, y, effort=effort, seed=seed)
+    more = {"bound": r.bound, "plug_in": r.plug_in, "lower_bound": r.lower_bound}
+    known = {name: value for name, value in more.items() if math.isfinite(value)}
+    return Reading(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)

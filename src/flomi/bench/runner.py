@@ -1,0 +1,213 @@
+"""Cells of task x size x seed x estimator, run through joblib, each a row in the file as soon as it is done."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flomi
+from flomi.bench.baselines import NotApplicable, Reading
+from flomi.bench.estimators import expand, resolve
+from flomi.bench.results import FAILED, SKIPPED, Key, opened
+from flomi.tasks import SUITES, Task, consistency, suite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
+
+DEFAULT_ESTIMATORS = ("baselines", "bounds")
+DEFAULT_SIZES = (1000, 5000, 10_000)
+CONSISTENCY = {  # suites without a known MI, by the images that they are made of
+    "self-consistency": "digits",
+    "self-consistency-mnist": "mnist",
+    "self-consistency-fashion-mnist": "fashion-mnist",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went: cells asked for, how many of them were there before, were skipped, and failed."""
+
+    cells: int
+    before: int
+    skipped: int
+    failed: int
+    path: Path
+
+
+def names_of_suites() -> tuple[str, ...]:
+    """All suites that can be run: those of `flomi.tasks` and the self-consistency tests."""
+    return (*SUITES, *CONSISTENCY)
+
+
+def tasks_of(name: str) -> tuple[Task | consistency.Pairing, ...]:
+    """The tasks of a suite. Raises ValueError for an unknown name, or images that are not installed."""
+    if name in CONSISTENCY:
+        return _pairings(CONSISTENCY[name])
+    if name not in SUITES:
+        near = difflib.get_close_matches(name, names_of_suites(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names_of_suites())}"
+        raise ValueError(f"no suite is called {name!r}; {hint}")
+    return suite(name)
+
+
+def sizes_of(name: str) -> tuple[int, ...]:
+    """The sizes that a suite is run at unless told otherwise: two images a row allow half as many rows as images."""
+    if name not in CONSISTENCY:
+        return DEFAULT_SIZES
+    most = len(_pairings(CONSISTENCY[name])[0].images) // 2
+    return tuple(n for n in DEFAULT_SIZES if n <= most) or (most // 100 * 100,)
+
+
+def run(
+    suite: str,
+    estimators: Sequence[str] = DEFAULT_ESTIMATORS,
+    *,
+    out: str | Path = "bench.csv",
+    sizes: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0,),
+    tasks: Sequence[str] | None = None,
+    jobs: int | None = 1,
+    retry: bool = False,
+    progress: bool = False,
+) -> Outcome:
+    """Run every cell that `out` does not have yet, and leave `out` in canonical order.
+
+    Cells go through `joblib.Parallel`, so within `joblib.parallel_config(backend=...)` they run wherever that backend runs
+    them; `jobs` is how many at a time, None as many as the backend says. Each uses one thread, and its numbers depend on
+    the task, the size, the seed and the estimator alone. Killed at any moment and called again it goes on where it was.
+    `tasks` picks some of the suite; `retry` runs failed cells again. Raises ValueError for names, sizes or seeds that
+    don't exist.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run("independence", ["gaussian"], sizes=[300], out=Path(folder, "bench.csv")).cells
+    3
+    """
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    path = Path(out)
+    wanted = _wanted(suite, expand(estimators), sizes or sizes_of(suite), seeds, tasks)
+    with opened(path) as results:
+        todo = [
+            k for k in wanted if k not in results.rows or (retry and results.rows[k]["verdict"] == FAILED)
+        ]
+        # batches would hold back finished rows, and a kill would lose them
+        rows = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
+            delayed(measure)(*_fields(key)) for key in todo
+        )
+        for row in tqdm(rows, total=len(todo), desc=suite, unit="cell", disable=not progress, smoothing=0.1):
+            results.add(row)
+        results.finish()
+        verdicts = [results.rows[key]["verdict"] for key in wanted]
+    skipped, failed = verdicts.count(SKIPPED), verdicts.count(FAILED)
+    return Outcome(len(wanted), len(wanted) - len(todo), skipped, failed, path)
+
+
+def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
+    """One cell as a row: the task's rows drawn, the estimator run on one thread; whatever it raises becomes the note."""
+    target = {t.name: t for t in tasks_of(suite)}[task]
+    row: dict[str, Any] = {
+        "suite": suite,
+        "task": task,
+        "dim_x": target.dim_x,
+        "dim_y": target.dim_y,
+        "n": n,
+        "seed": seed,
+        "estimator": estimator,
+        "true_mi": target.mi if isinstance(target, Task) else None,
+        "version": flomi.__version__,
+    }
+    _reset_peak()
+    start = time.perf_counter()
+    try:
+        with _one_thread():
+            x, y = target.sample(n, seed)
+            start = time.perf_counter()
+            reading = _estimated(estimator, target, x, y, seed)
+        row |= asdict(reading)
+        if math.isnan(reading.estimate):
+            row |= {"estimate": None, "verdict": FAILED, "note": "the estimate is not a number"}
+    except NotApplicable as reason:
+        row |= {"verdict": SKIPPED, "note": str(reason)}
+    except Exception as error:
+        row |= {"verdict": FAILED, "note": f"{type(error).__name__}: {error}"}
+    return row | {"seconds": round(time.perf_counter() - start, 3), "peak_mb": _peak_mb()}
+
+
+def _estimated(name: str, target: Task | consistency.Pairing, x: Any, y: Any, seed: int) -> Reading:
+    estimator = resolve(name)
+    if estimator.needs_py:
+        return estimator.run(x, y, seed, log_py=target.log_py if isinstance(target, Task) else None)
+    return estimator.run(x, y, seed)
+
+
+def _wanted(
+    name: str,
+    estimators: Sequence[str],
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    chosen: Sequence[str] | None,
+) -> list[Key]:
+    """The cells in the order in which they run: small sizes first."""
+    known = [task.name for task in tasks_of(name)]
+    unknown = [task for task in chosen or () if task not in known]
+    if unknown:
+        raise ValueError(f"suite {name} has no task {unknown[0]!r}; `flomi bench list {name}` shows them")
+    for what, values, least in (("sizes", sizes, 1), ("seeds", seeds, 0)):
+        if not values or min(values) < least:
+            raise ValueError(f"{what} must be whole numbers from {least} up; found {list(values)}")
+    order = product(
+        sorted(set(sizes)), sorted(set(seeds)), [t for t in known if not chosen or t in chosen], estimators
+    )
+    return [Key(name, task, n, seed, estimator) for n, seed, task, estimator in order]
+
+
+def _fields(key: Key) -> Iterable[Any]:
+    return (key.suite, key.task, key.n, key.seed, key.estimator)
+
+
+@cache
+def _pairings(dataset: str) -> tuple[consistency.Pairing, ...]:
+    return consistency.pairings(consistency.images(dataset), dataset)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for BLAS and torch, so that a number does not depend on how many cells run beside it."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _reset_peak() -> None:
+    """Linux forgets the process's peak memory on request; other systems tell none."""
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def _peak_mb() -> int | None:
+    """The process's largest resident memory since then, in MB; None where the system doesn't tell."""
+    try:
+        with open(f"/proc/{os.getpid()}/status") as file:
+            return next((int(line.split()[1]) // 1024 for line in file if line.startswith("VmHWM")), None)
+    except OSError:
+        return None

@@ -1,0 +1,175 @@
+"""Estimators of the bench: known answers, what does not apply, functions of one's own, every bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from flomi import bench, local_ratio, tasks
+from flomi.bench import baselines, estimators, variational
+from flomi.bench.baselines import NotApplicable, Reading
+from flomi.bounds import BOUNDS
+
+NORMAL = tasks.get("1v1-normal-0.75")
+ROWS = NORMAL.sample(2000, seed=0)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "ksg-3", "ksg-5", "ksg-10", "histogram", "kde"])
+def test_baselines_find_a_correlated_pair(name):
+    r = bench.resolve(name).run(*ROWS, 0)
+    assert r.estimate == pytest.approx(NORMAL.mi, abs=0.05)
+    assert r.ci_low < r.estimate < r.ci_high and 0 < r.stderr < 0.05
+    assert r.bound is None and r.lower_bound is None
+
+
+@pytest.mark.parametrize("name", ["gaussian", "ksg-3", "histogram", "kde"])
+def test_baselines_find_nothing_where_nothing_is(name):
+    r = bench.resolve(name).run(*tasks.get("independence-1-1").sample(2000, seed=0), 0)
+    assert abs(r.estimate) < 0.05
+
+
+def test_baselines_ignore_scale_and_constant_columns():
+    x, y = ROWS
+    wide = np.hstack([1e6 * x, np.ones_like(x)])
+    for name, rounding in (
+        ("gaussian", 1e-6),
+        ("ksg-3", 0.01),
+    ):  # of two equal distances either may be the smaller
+        run = bench.resolve(name).run
+        assert run(wide, y - 7, 0).estimate == pytest.approx(run(x, y, 0).estimate, abs=rounding)
+
+
+def test_neighbours_by_tree_and_by_all_distances_agree():
+    x, y = tasks.get("multinormal-sparse-3-3-2-2.0").sample(700, seed=0)
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    for k in (1, 5):
+        torch.testing.assert_close(
+            baselines._ksg_all_pairs(a, b, k), local_ratio.ksg(a, b, k), rtol=0, atol=1e-6
+        )
+    tied = torch.zeros(20, 1, dtype=torch.float64)
+    torch.testing.assert_close(
+        baselines._ksg_all_pairs(tied, tied, 3), local_ratio.ksg(tied, tied, 3), rtol=0, atol=1e-6
+    )
+
+
+def test_histogram_keeps_vectors_apart():
+    """y tells which of x_1, x_2 is positive: no single column knows, the cells of both do."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_000, 2))
+    y = np.sign(x[:, :1] * x[:, 1:]) + 0.01 * rng.normal(size=(20_000, 1))
+    assert baselines.histogram(x, y, 0).estimate == pytest.approx(math.log(2), abs=0.15)
+
+
+@pytest.mark.parametrize(("name", "task", "n", "reason"), [
+    ("histogram", "multinormal-sparse-5-5-2-2.0", 1000, "needs 4"),
+    ("kde", "multinormal-dense-25-25-0.5", 200, "50 columns are too many"),
+    ("gaussian", "multinormal-dense-25-25-0.5", 40, "too few"),
+    ("ksg-10", "1v1-normal-0.75", 10, "no 10 neighbours"),
+    ("flo", "1v1-normal-0.75", 39, "at least 40"),
+])  # fmt: skip
+def test_what_makes_no_sense_says_so(name, task, n, reason):
+    with pytest.raises(NotApplicable, match=reason):
+        bench.resolve(name).run(*tasks.get(task).sample(n, seed=0), 0)
+
+
+def test_exact_relations_are_no_gaussians():
+    with pytest.raises(NotApplicable, match="infinite"):
+        baselines.gaussian(ROWS[0], ROWS[0], 0)
+    with pytest.raises(NotApplicable, match="no density"):
+        baselines.kde(np.hstack([ROWS[0], ROWS[0]]), ROWS[1], 0)
+
+
+# --- bounds ---
+
+
+def shorter(monkeypatch, **changes):
+    monkeypatch.setattr(variational, "RECIPE", dataclasses.replace(variational.RECIPE, **changes))
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
+    shorter(monkeypatch, steps=20, batch_size=32, m=16, eval_every=10)
+    task = tasks.get("multinormal-dense-2-2-0.5")
+    x, y = task.sample(200, seed=0)
+    before = torch.get_rng_state()
+    r = variational.variational(x, y, 0, name, log_py=task.log_py)
+    assert r.estimate == r.bound and all(map(math.isfinite, (r.bound, r.plug_in, r.stderr)))
+    assert -1.5 < r.bound < 3
+    assert torch.equal(torch.get_rng_state(), before)
+    assert r == variational.variational(x, y, 0, name, log_py=task.log_py)  # the same bits
+
+
+def test_bounds_come_near_the_truth_from_below(monkeypatch):
+    shorter(monkeypatch, steps=200)
+    x, y = NORMAL.sample(2000, seed=0)
+    for name in ("flo", "infonce"):
+        r = variational.variational(x, y, 0, name)
+        assert r.bound - 3 * r.stderr < NORMAL.mi and r.plug_in == pytest.approx(NORMAL.mi, abs=0.12)
+
+
+def test_barber_agakov_needs_the_density_of_y(monkeypatch):
+    shorter(monkeypatch, steps=200)
+    task = tasks.get("staircase-20-20-2")
+    with pytest.raises(NotApplicable, match=r"log p\(y\)"):
+        variational.variational(*task.sample(200, seed=0), 0, "ba")
+    x, y = NORMAL.sample(2000, seed=0)
+    scaled = NORMAL.log_py
+    moved = variational.variational(
+        x, 100 * y + 5, 0, "ba", log_py=lambda v: scaled((v - 5) / 100) - math.log(100)
+    )
+    plain = variational.variational(x, y, 0, "ba", log_py=scaled)
+    assert moved.bound == pytest.approx(plain.bound, abs=1e-3)  # units of y are not information
+    assert plain.bound == pytest.approx(NORMAL.mi, abs=0.1)
+
+
+# --- by name ---
+
+
+def test_the_catalogue_has_every_bound_and_the_groups():
+    known = bench.catalogue()
+    assert set(BOUNDS) <= set(known) and {
+        "auto",
+        "auto-fast",
+        "gaussian",
+        "ksg-3",
+        "histogram",
+        "kde",
+    } <= set(known)
+    assert [n for n in estimators.expand(["bounds"])] == list(BOUNDS)
+    assert estimators.expand(["flo", "bounds", "flo"])[0] == "flo"
+    assert {row.group for row in known.values()} == set(estimators.GROUPS)
+
+
+def test_auto_reports_what_flomi_reports():
+    r = bench.resolve("auto-fast").run(*NORMAL.sample(300, seed=0), 0)
+    assert r.lower_bound <= r.estimate and r.verdict in ("ok", "caution", "unreliable")
+    assert abs(r.estimate - NORMAL.mi) < 0.2 and r.plug_in is not None
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("infonc", "did you mean infonce"),
+    ("zzz", "module:function"),
+    ("no_such_module:f", "can't be imported"),
+    ("math:nothing", "has no 'nothing'"),
+    ("math:pi", "is no function"),
+])  # fmt: skip
+def test_unknown_names_say_what_to_do(name, message):
+    with pytest.raises(ValueError, match=message):
+        estimators.expand([name])
+
+
+def test_ones_own_function_returns_a_number_or_a_mapping(tmp_path, monkeypatch):
+    (tmp_path / "mine_for_test.py").write_text(
+        "def number(x, y, seed):\n    return 0.5\n"
+        "def mapping(x, y, seed):\n    return {'estimate': seed, 'stderr': 0.1, 'plug_in': None, 'verdict': 'fine'}\n"
+        "def wrong(x, y, seed):\n    return {'estimat': 1.0}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert bench.resolve("mine_for_test:number").run(*ROWS, 0) == Reading(0.5)
+    assert bench.resolve("mine_for_test:mapping").run(*ROWS, 3) == Reading(3.0, 0.1, verdict="fine")
+    with pytest.raises(ValueError, match="it returned estimat; return a number, or a mapping with estimate"):
+        bench.resolve("mine_for_test:wrong").run(*ROWS, 0)
