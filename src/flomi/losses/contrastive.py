@@ -271,12 +271,12 @@ class ContrastiveLoss(nn.Module):
     def _warn_if_still(self) -> None:
         """Warn once where no parameter has moved in many training calls: nobody gave them to an optimiser."""
         learned = [p for p in self.parameters() if p.requires_grad]
-        if self._calls > PATIENCE or not learned:
+        if self._calls >= PATIENCE or not learned:
             return
         if self._calls == 0:
             self._start = [p.detach().clone() for p in learned]
         self._calls += 1
-        if self._calls > PATIENCE:
+        if self._calls == PATIENCE:
             start, self._start = self._start, []
             if len(start) == len(learned) and all(map(torch.equal, start, learned)):
                 warnings.warn(

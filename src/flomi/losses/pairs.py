@@ -122,7 +122,8 @@ class Pairs:
         return total - self._size.log()
 
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.stack([self._sum(f, *block) for block in self.blocks()]).sum() / self._size
+        mean = torch.stack([self._sum(f, *block) for block in self.blocks()]).sum() / self._size
+        return gather(mean).mean() if self.ranks > 1 else mean
 
     @cached_property
     def _size(self) -> Tensor:
