@@ -18,7 +18,11 @@ from flomi.scores import score
 __all__ = ["MIPenalty"]
 
 MEMORY = 2048  # rows of the last batches that a fresh critic is tried on
+RECENT = 4  # batches that the critic trains on: the current z is no longer that of older ones
 FRESH_STEPS = 200
+
+
+Rows = list[tuple[Tensor, Tensor]]
 
 
 class MIPenalty(nn.Module):
@@ -28,14 +32,15 @@ class MIPenalty(nn.Module):
 
     **What it can promise.** FLO, NWJ, InfoNCE and the like are *lower* bounds: made large they certify that MI is large; made
     small they certify nothing, since a weak critic also gives a small value. This is a min-max game, and the critic must stay
-    near its optimum: hence `critic_steps` a call, standardised z (an encoder cannot hide by shrinking), and every
+    near its optimum: hence `critic_steps` a call, on the batches before this one, at a rate `lr` that should not be below the
+    model's (else the two chase each other in circles); standardised z (an encoder cannot hide by shrinking), and every
     `check_every` calls a fresh critic on the last rows, which takes over, with a warning, if it finds on held-out rows what the
     trained one no longer sees. CLUB and L1Out (`bound="club"`) are above I only as far as their density model is exact. Judge the
     result on other rows, by `flomi.estimate(z, s)` or a classifier of s.
 
     `dim_z`, `dim_s`: columns of z and s; give classes as one-hot columns. `bound`: a name of `BOUNDS`, or your own.
     `critic`: a name of `CRITICS` that is learned, or a module of that form; `hidden`: its layers. `m`: negatives a row. The
-    critic's AdamW with rate `lr` is inside: give its parameters to no other optimiser. Under torch.distributed each process
+    critic's AdamW is inside: give its parameters to no other optimiser. Under torch.distributed each process
     trains a critic of its own. Reference: the min-max use of Guo et al. 2022, section 5 (fair representations).
 
     >>> penalty = MIPenalty(4, 1)
@@ -54,7 +59,7 @@ class MIPenalty(nn.Module):
         critic: str | nn.Module | None = None,
         hidden: tuple[int, ...] = (64, 64),
         critic_steps: int = 5,
-        lr: float = 2e-3,
+        lr: float = 5e-3,
         m: int = 8,
         check_every: int = 500,
     ) -> None:
@@ -84,12 +89,14 @@ class MIPenalty(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z, s = z.float(), s.detach().float().reshape(len(s), -1)
             if self.training:
-                self._remember(z.detach(), s)
+                # The critic learns from the batches before this one: on rows that it has fitted, it would measure itself.
+                past = list(self._rows)[-RECENT:] or [(z.detach(), s)]
                 self.calls += 1
-                if self.check_every and self.calls % self.check_every == 0:
+                if self.check_every and self.calls % self.check_every == 0 and self._rows:
                     self._compare()
                 self._optimiser = self._optimiser or self._adam(self.critic)
-                self._train(self.critic, self._optimiser, z.detach(), s, self.critic_steps)
+                self._train(self.critic, self._optimiser, past, self.critic_steps, len(z))
+                self._remember(z.detach(), s)
             learned = [p for p in self.critic.parameters() if p.requires_grad]
             for p in learned:  # the model's loss must not move the critic
                 p.requires_grad_(False)
@@ -110,11 +117,13 @@ class MIPenalty(nn.Module):
         return score(critic, _standard(z), _standard(s), "shifts", m=min(self.m, len(z) - 1))  # type: ignore[arg-type]
 
     def _train(
-        self, critic: nn.Module, optimiser: torch.optim.Optimizer, z: Tensor, s: Tensor, steps: int
+        self, critic: nn.Module, optimiser: torch.optim.Optimizer, rows: Rows, steps: int, batch: int
     ) -> None:
+        z, s = (torch.cat(v) for v in zip(*rows, strict=True))
         with torch.enable_grad():
             for _ in range(steps):
-                (-self.bound.maximise(self._scores(critic, z, s))).backward()
+                drawn = torch.randperm(len(z), device=z.device)[:batch]
+                (-self.bound.maximise(self._scores(critic, z[drawn], s[drawn]))).backward()
                 torch.nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)  # so that an optimiser outside finds nothing to step on
@@ -129,17 +138,14 @@ class MIPenalty(nn.Module):
 
     def _rival(self) -> tuple[float, float, float, nn.Module]:
         """A fresh critic, trained on half of the last rows: its value on the others, the trained one's, the error, itself."""
-        z, s = (torch.cat(rows) for rows in zip(*self._rows, strict=True))
-        if len(z) < 8:
-            raise ValueError(
-                f"only {len(z)} rows were seen in training: call the penalty on some batches first"
-            )
-        half = len(z) // 2
+        if (n := sum(len(z) for z, _ in self._rows)) < 8:
+            raise ValueError(f"only {n} rows were seen in training: call the penalty on some batches first")
+        z, s = (torch.cat(v) for v in zip(*self._rows, strict=True))
+        order = torch.randperm(n, device=z.device)
+        z, s = z[order], s[order]
+        half = n // 2
         rival = copy.deepcopy(self._untrained[0]).to(z.device)
-        optimiser = self._adam(rival)
-        for _ in range(FRESH_STEPS):
-            rows = torch.randint(half, (min(256, half),), device=z.device)
-            self._train(rival, optimiser, z[rows], s[rows], 1)
+        self._train(rival, self._adam(rival), [(z[:half], s[:half])], FRESH_STEPS, 256)
         with torch.no_grad():
             mine, others = (
                 self.bound.value(self._scores(c, z[half:], s[half:])) for c in (rival, self.critic)
