@@ -188,14 +188,11 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(
                 "labels are all the same, so no row has a negative: use a larger or a mixed batch"
             )
-        matrix = (x * scale) @ every_y.T if self.chunk is None else None
-        there = Pairs(x * scale, every_y, own, kinds, matrix, self.chunk or 1, ranks)
+        there = Pairs(x * scale, every_y, own, kinds, self.chunk, ranks)
         found = [self._scores(x, y, scale, there, every_y)]
         if self.symmetric:
             every_x = gather(x).flatten(0, 1) if ranks > 1 else x
-            if matrix is not None:
-                matrix = matrix.T if ranks == 1 else (y * scale) @ every_x.T
-            there = Pairs(y * scale, every_x, own, kinds, matrix, self.chunk or 1, ranks)
+            there = Pairs(y * scale, every_x, own, kinds, self.chunk, ranks)
             found.append(self._scores(y, x, scale, there, every_x, back=True))
         return found
 
@@ -221,8 +218,7 @@ class ContrastiveLoss(nn.Module):
     def _given(self, a: Tensor, negatives: Tensor) -> Negatives:
         if negatives.ndim == 3:
             return Table(torch.einsum("nd,nmd->nm", a, negatives))
-        matrix = a @ negatives.T if self.chunk is None else None
-        return Pairs(a, negatives, None, None, matrix, self.chunk or 1)
+        return Pairs(a, negatives, None, chunk=self.chunk)
 
     def _features(self, v: Tensor, kind: torch.dtype) -> Tensor:
         v = v.to(kind)

@@ -2,14 +2,14 @@
 
 `Pairs` is what a bound asks of negatives (`flomi.bounds.Negatives`) where the score is an inner product, g = a b^T. It goes
 beyond `flomi.scores` in three ways: the rows of one rank stand against the columns of all ranks, rows of equal labels are no
-negatives of each other, and the blocks of the chunked form are computed in place, twice, as flash attention does.
+negatives of each other, and the row log-sum-exp is computed in place, in blocks twice, as flash attention does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -54,25 +54,31 @@ def gather(rows: Tensor) -> Tensor:
 
 
 class _RowLSE(torch.autograd.Function):
-    """[n] log-sum-exp over the negatives of each row, a block of rows in memory at a time, computed again for the gradient."""
+    """[n] log-sum-exp over the negatives of each row: three matrix products, four where blocks are computed again."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, pairs: Pairs, drop: int) -> Tensor:
-        lse = a.new_empty(len(a))
+        lse, weights = a.new_empty(len(a)), None
         for start, stop in pairs.blocks():
             g = pairs.hide(a[start:stop] @ b.T, start, drop)
             top = g.amax(1)
-            lse[start:stop] = g.sub_(top[:, None]).exp_().sum(1).log_().add_(top)
-        ctx.save_for_backward(a, b, lse)
+            total = g.sub_(top[:, None]).exp_().sum(1)
+            lse[start:stop] = total.log().add_(top)
+            if pairs.chunk is None:  # all in memory anyway: keep the softmax for the gradient
+                weights = g.div_(total[:, None])
+        ctx.save_for_backward(a, b, lse, weights)
         ctx.pairs, ctx.drop = pairs, drop
         return lse
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        a, b, lse = ctx.saved_tensors
-        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+        a, b, lse, weights = ctx.saved_tensors
         with torch.autocast(a.device.type, enabled=False):
+            if weights is not None:
+                g = weights * grad[:, None]
+                return g @ b, g.T @ a, None, None
+            grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
             for start, stop in ctx.pairs.blocks():
                 g = ctx.pairs.hide(a[start:stop] @ b.T, start, ctx.drop)
                 g.sub_(lse[start:stop, None]).exp_().mul_(grad[start:stop, None])
@@ -86,16 +92,15 @@ class Pairs:
     """Scores g = a b^T of n rows with N columns, of which each row's negatives are all but its own and those of its label.
 
     a: [n, d] anchors, divided by the temperature; b: [N, d] candidates. `own` is the column of row 0's positive, the other rows'
-    following it (None: every column is a negative). `labels`: those of the rows [n] and of the columns [N]. `matrix`: the scores,
-    where they are kept in memory; without it `chunk` rows at a time are. `ranks`: processes whose rows make up one batch.
+    following it (None: every column is a negative). `labels`: those of the rows [n] and of the columns [N]. `chunk`: rows whose
+    scores are in memory at a time (None: all). `ranks`: processes whose rows make up one batch.
     """
 
     a: Tensor
     b: Tensor
     own: int | None
     labels: tuple[Tensor, Tensor] | None = None
-    matrix: Tensor | None = None
-    chunk: int = 1024
+    chunk: int | None = None
     ranks: int = 1
 
     @cached_property
@@ -140,12 +145,8 @@ class Pairs:
     def _lse(self, drop: int) -> Tensor:
         """[n] log-sum-exp over the negatives, computed once: objective and read-out share it."""
         if drop not in self._kept:
-            if self.matrix is None:
-                self._kept[drop] = _RowLSE.apply(self.a, self.b, self, drop)  # type: ignore[no-untyped-call]
-            else:
-                mask = self.mask(0, len(self.a), drop)
-                g = self.matrix if mask is None else self.matrix.masked_fill(mask, -math.inf)
-                self._kept[drop] = torch.logsumexp(g, 1)
+            # A copy, for the graph must not hold what holds the graph: memory would wait for the garbage collector.
+            self._kept[drop] = _RowLSE.apply(self.a, self.b, replace(self), drop)  # type: ignore[no-untyped-call]
         return self._kept[drop]
 
     def _sum(self, f: Callable[[Tensor], Tensor], start: int, stop: int) -> Tensor:
@@ -155,16 +156,14 @@ class Pairs:
             # Hidden before f, so that none of them overflows, and after it, so that none counts.
             return f(g).sum() if mask is None else f(g.masked_fill(mask, 0)).masked_fill(mask, 0).sum()
 
-        if self.matrix is not None:
-            return total(self.matrix)
-        if not torch.is_grad_enabled():
+        if self.chunk is None or not torch.is_grad_enabled():
             return total(self.a[start:stop] @ self.b.T)
         return checkpoint(lambda a, b: total(a @ b.T), self.a[start:stop], self.b, use_reentrant=False)  # type: ignore[no-any-return]
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """First row and end of each block that is in memory at a time."""
         n = len(self.a)
-        step = n if self.matrix is not None else self.chunk
+        step = self.chunk or n
         return ((start, min(start + step, n)) for start in range(0, n, step))
 
     def mask(self, start: int, stop: int, drop: int = 0) -> Tensor | None:
@@ -190,6 +189,9 @@ class Pairs:
 
     def hide(self, g: Tensor, start: int, drop: int = 0) -> Tensor:
         """`g`, rows from `start` on, with -inf in place, in the memory of g, of what is no negative."""
+        if self.labels is None and self.own is not None and not drop:  # the same without a mask
+            g.diagonal(self.own + start).fill_(-math.inf)
+            return g
         mask = self.mask(start, start + len(g), drop)
         return g if mask is None else g.masked_fill_(mask, -math.inf)
 
