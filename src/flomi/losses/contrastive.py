@@ -45,7 +45,8 @@ class ContrastiveLoss(nn.Module):
     - `hidden`: width of u and a. `decay`: of the running averages, a step.
 
     Call it with query [n, d], key [n, d], and either `negatives`, [m, d] for all rows or [n, m, d] for each its own, in place
-    of the other keys; or `labels` [n], where rows of equal labels are no negatives of each other.
+    of the other keys; or `labels` [n], where rows of equal labels are no negatives of each other. Only negatives drawn from p(y)
+    make the value a bound on MI: against hand-picked ones, or against other labels only, it can exceed I without limit.
 
     Scores and exponentials are float32 (float64 for float64 features), under autocast too. Raises ValueError or TypeError for
     arguments that do not fit together.

@@ -8,7 +8,24 @@ from __future__ import annotations
 from flomi.bounds import BOUNDS
 from flomi.losses.contrastive import ContrastiveLoss
 
-__all__ = ["LOSSES"]
+__all__ = [
+    "LOSSES",
+    "AnchorLoss",
+    "DVLoss",
+    "FDVLoss",
+    "FLOLoss",
+    "FlatNCELoss",
+    "GANDIMELoss",
+    "HDDIMELoss",
+    "IAlphaLoss",
+    "InfoNCELoss",
+    "JSLoss",
+    "KLDIMELoss",
+    "MINELoss",
+    "NWJLoss",
+    "SMILELoss",
+    "TUBALoss",
+]
 
 
 class FLOLoss(ContrastiveLoss):
