@@ -1,4 +1,4 @@
-"""Settings of the documentation, and the two things it computes: the list of bounds, and formulas as MathML."""
+"""Settings of the documentation, and what it computes: the lists of bounds and of losses, and formulas as MathML."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import flomi
 from flomi.bounds import BOUNDS, Bound
+from flomi.losses import LOSSES, ContrastiveLoss
 
 project = "flomi"
 author = "The flomi developers"
@@ -53,6 +54,22 @@ class BoundsList(SphinxDirective):
         return self.parse_text_to_nodes("\n\n".join(map(entry, BOUNDS.values())))
 
 
+def loss_entry(loss: type[ContrastiveLoss]) -> str:
+    """What `LOSSES` and `BOUNDS` say of one loss, as an entry of a definition list."""
+    bound = loss.bound
+    first = " ".join((loss.__doc__ or "").split("\n\n")[0].split())
+    side = {"lower": "a lower bound, on rows not trained on", "none": "no bound"}[bound.side]
+    cap = f", at most {bound.cap(127):.2f} with 127 negatives" if bound.cap is not None else ""
+    return f"`{loss.__name__}`\n: {first}\n\n  `mi()` is {side}{cap}; optimum {bound.optimum}."
+
+
+class LossesList(SphinxDirective):
+    """`LOSSES` in words, read from the code when the pages are built."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n\n".join(map(loss_entry, LOSSES.values())))
+
+
 def mathml(writer: object, node: nodes.Element) -> None:
     """A formula that browsers show by themselves: no script, no network."""
     block = isinstance(node, nodes.math_block)
@@ -76,5 +93,6 @@ def indented(app: Sphinx, what: str, name: str, obj: object, options: object, li
 
 def setup(app: Sphinx) -> None:
     app.add_directive("bounds-list", BoundsList)
+    app.add_directive("losses-list", LossesList)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("autodoc-process-docstring", indented)

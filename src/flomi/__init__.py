@@ -12,14 +12,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["MIEstimate", "MIEstimator", "__version__", "bounds", "critics", "estimate", "tasks"]
+__all__ = ["MIEstimate", "MIEstimator", "__version__", "bounds", "critics", "estimate", "losses", "tasks"]
 
 __version__ = "0.1.0"
 
 _HOME = {"MIEstimate": "estimator", "MIEstimator": "estimator", "estimate": "estimator"}
 
 if TYPE_CHECKING:
-    from flomi import bounds, critics, tasks
+    from flomi import bounds, critics, losses, tasks
     from flomi.estimator import MIEstimate, MIEstimator, estimate
 else:  # out of a type checker's sight, so that it still reports a misspelt name
 

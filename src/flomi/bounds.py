@@ -62,8 +62,8 @@ class Negatives(Protocol):
     """The critic's scores g(x_i, y'_ik) of m negatives a row, however they lie in memory (see scores.py)."""
 
     @property
-    def count(self) -> int:
-        """m, the number of negatives of each row."""
+    def count(self) -> int | Tensor:
+        """m, the number of negatives of each row; [n] where rows differ."""
         ...
 
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
@@ -134,7 +134,7 @@ def tuba(s: Scores) -> Tensor:
 def infonce(s: Scores) -> Tensor:
     """InfoNCE, K = m + 1 candidates: E[g - log (1/K) sum_k e^{g_k}], the positive counted: u = log t_K, also in t."""
     m = s.negatives.count
-    return s.pos - (torch.logaddexp(s.pos, s.negatives.lme() + math.log(m)) - math.log(m + 1))
+    return s.pos - (torch.logaddexp(s.pos, s.negatives.lme() + _log(m)) - _log(m + 1))
 
 
 def i_alpha(s: Scores, alpha: float = 0.5) -> Tensor:
@@ -204,8 +204,8 @@ def anchor_objective(s: Scores, nu: float = 1.0) -> Tensor:
     K candidates of the first term is the positive, and of the second none. The optimum is the PMI, without drift.
     """
     k, log_nu = s.negatives.count, s.pos.new_tensor(math.log(nu))
-    with_positive = s.pos - torch.logaddexp(log_nu, _candidates(s) + math.log(k))
-    without = math.log(nu) - torch.logaddexp(log_nu, s.negatives.lme() + math.log(k))
+    with_positive = s.pos - torch.logaddexp(log_nu, _candidates(s) + _log(k))
+    without = math.log(nu) - torch.logaddexp(log_nu, s.negatives.lme() + _log(k))
     return (k * with_positive + nu * without) / (k + nu)
 
 
@@ -237,7 +237,9 @@ def likelihood(s: Scores) -> Tensor:
 # --- Shared pieces ----------------------------------------------------------------------------------------------------
 
 
-def _log(a: float) -> float:
+def _log(a: float | Tensor) -> float | Tensor:
+    if isinstance(a, Tensor):
+        return a.log()
     return math.log(a) if a > 0 else -math.inf
 
 
@@ -246,7 +248,7 @@ def _candidates(s: Scores) -> Tensor:
     m = s.negatives.count
     if m == 1:
         return s.pos
-    return torch.logaddexp(s.pos, s.negatives.lme(drop=1) + math.log(m - 1)) - math.log(m)
+    return torch.logaddexp(s.pos, s.negatives.lme(drop=1) + _log(m - 1)) - _log(m)
 
 
 class RunningNormaliser(nn.Module):
