@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from flomi import __version__, outputs
+from flomi.cli_reproduce import reproduce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,7 @@ def _flomi(
     \b
     flomi estimate data.csv --x 'gene_*' --y outcome     a number for your own file
     flomi estimate --help                                everything it can do
+    flomi reproduce list                                 the paper's experiments, to run again
     flomi doctor                                         is this machine set up well?
     """
     if version:
@@ -305,6 +307,9 @@ def doctor(
     typer.echo(outputs.as_json(facts) if as_json else doctor_module.as_text(facts))
     if not facts["ok"]:
         raise typer.Exit(1)
+
+
+app.command(epilog=_EXIT_CODES)(reproduce)
 
 
 def _calm_threads() -> None:

@@ -1,0 +1,18 @@
+"""The paper's experiments on estimation, each with its data, run, table and figure, and those that its claims need.
+
+    EXPERIMENTS["bias-variance"]       the record of one; `flomi reproduce bias-variance` runs it from the shell
+
+Guo et al., "Tight Mutual Information Estimation With Contrastive Fenchel-Legendre Optimization", NeurIPS 2022.
+A new experiment: a generator of rows, what draws them and what compares them, and its record in this table.
+"""
+
+from __future__ import annotations
+
+from flomi.reproduce import framework
+from flomi.reproduce.core import Experiment, Finding, is_complete, run, write
+
+__all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"]
+
+_ALL = (framework.EXPERIMENT,)
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
