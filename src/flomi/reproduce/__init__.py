@@ -8,11 +8,14 @@ A new experiment: a generator of rows, what draws them and what compares them, a
 
 from __future__ import annotations
 
-from flomi.reproduce import convergence, framework
+from flomi.reproduce import bivariate, convergence, framework
 from flomi.reproduce.core import Experiment, Finding, is_complete, run, write
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"]
 
-_ALL = (convergence.EXPERIMENT, framework.EXPERIMENT)
+_ALL = (
+    bivariate.BOUND_VS_TRUTH,
+    bivariate.LANDSCAPE,
+    convergence.EXPERIMENT, framework.EXPERIMENT)
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
