@@ -8,7 +8,7 @@ A new experiment: a generator of rows, what draws them and what compares them, a
 
 from __future__ import annotations
 
-from flomi.reproduce import bivariate, convergence, framework
+from flomi.reproduce import bivariate, convergence, framework, sweep
 from flomi.reproduce.core import Experiment, Finding, is_complete, run, write
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"]
@@ -16,6 +16,11 @@ __all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"
 _ALL = (
     bivariate.BOUND_VS_TRUTH,
     bivariate.LANDSCAPE,
-    convergence.EXPERIMENT, framework.EXPERIMENT)
+    sweep.BIAS_VARIANCE,
+    sweep.CUBIC,
+    sweep.SINGLE_NEGATIVE,
+    convergence.EXPERIMENT,
+    framework.EXPERIMENT,
+)
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
