@@ -8,7 +8,7 @@ A new experiment: a generator of rows, what draws them and what compares them, a
 
 from __future__ import annotations
 
-from flomi.reproduce import bivariate, convergence, framework, sweep
+from flomi.reproduce import architectures, bivariate, classical, convergence, framework, staircase, sweep
 from flomi.reproduce.core import Experiment, Finding, is_complete, run, write
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"]
@@ -19,6 +19,11 @@ _ALL = (
     sweep.BIAS_VARIANCE,
     sweep.CUBIC,
     sweep.SINGLE_NEGATIVE,
+    architectures.SHARED_VS_SEPARATE,
+    architectures.BILINEAR_SPEED,
+    architectures.DEPTH,
+    classical.EXPERIMENT,
+    staircase.EXPERIMENT,
     convergence.EXPERIMENT,
     framework.EXPERIMENT,
 )

@@ -52,6 +52,7 @@ __all__ = [
     "read",
     "run",
     "streams",
+    "timed",
     "truth_line",
     "write",
 ]
