@@ -1,7 +1,9 @@
 """Classical estimators in twenty dimensions (E9): kernel densities, nearest neighbours, and FLO on the same rows.
 
-Ten Gaussian pairs over the correlation grid. Kernel densities and neighbours need rows close by, of which there are few in
-twenty dimensions; both then read far too low. FLO's critic is a network, trained and read on parts of the very same rows.
+Ten Gaussian pairs over the correlation grid. Neighbours and kernels need rows close by, of which there are few in twenty
+dimensions: nearest neighbours read far too low, their revised form far from 0 where there is nothing, and kernel densities
+below the truth all along, although the kernel has the very shape of these data. FLO's critic is a network that knows nothing
+of Gaussians, trained and read on parts of the very same rows.
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ def run(
                 progress(len(rows))
     finally:
         torch.set_num_threads(threads)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).replace({-0.0: 0.0})
 
 
 def write(experiment: Experiment, table: pd.DataFrame, folder: Path, about: Mapping[str, Any]) -> list[Path]:
