@@ -194,7 +194,17 @@ def test_the_picture_has_no_cycle() -> None:
 
 
 def test_the_core_knows_nothing_of_what_is_built_on_it() -> None:
-    above = {"report", "panels", "tasks", "applications", "doctor", "outputs", "reproduce", "cli_reproduce", "cli"}
+    above = {
+        "report",
+        "panels",
+        "tasks",
+        "applications",
+        "doctor",
+        "outputs",
+        "reproduce",
+        "cli_reproduce",
+        "cli",
+    }
     assert not any(MAY_IMPORT[name] & above for name in CORE | {"losses"})
 
 

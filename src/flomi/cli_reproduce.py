@@ -61,7 +61,9 @@ def reproduce(
         try:
             _run(experiment, size, seed, out, str(context.obj))
         except KeyboardInterrupt:
-            done = f"; {i} of {len(chosen)} are in {out}, and the same command goes on from there" if i else ""
+            done = (
+                f"; {i} of {len(chosen)} are in {out}, and the same command goes on from there" if i else ""
+            )
             typer.echo(f"interrupted: {experiment.name} was not finished{done}", err=True)
             raise typer.Exit(1) from None
 

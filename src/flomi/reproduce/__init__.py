@@ -8,7 +8,16 @@ A new experiment: a generator of rows, what draws them and what compares them, a
 
 from __future__ import annotations
 
-from flomi.reproduce import architectures, batch_size, bivariate, classical, convergence, framework, staircase, sweep
+from flomi.reproduce import (
+    architectures,
+    batch_size,
+    bivariate,
+    classical,
+    convergence,
+    framework,
+    staircase,
+    sweep,
+)
 from flomi.reproduce.core import Experiment, Finding, is_complete, run, write
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding", "is_complete", "run", "write"]

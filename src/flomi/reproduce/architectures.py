@@ -242,7 +242,14 @@ def compare_speed(table: pd.DataFrame) -> list[Finding]:
 
 
 def depth(
-    seed: int, *, depths: Sequence[int], width: int, rhos: Sequence[float], rates: Sequence[float], steps: int, n: int
+    seed: int,
+    *,
+    depths: Sequence[int],
+    width: int,
+    rhos: Sequence[float],
+    rates: Sequence[float],
+    steps: int,
+    n: int,
 ) -> Iterator[Row]:
     """Rows (layers, rho, lr): the bound on n fresh rows. Without a hidden layer g = w x + v y + c knows no interaction."""
     for rho in rhos:
@@ -284,9 +291,14 @@ def compare_depth(table: pd.DataFrame) -> list[Finding]:
     for rho, part in table.groupby("rho"):
         best = part.groupby("layers").value.max()
         words = ", ".join(f"{layers}: {value:.2f}" for layers, value in best.items())
-        findings.append(Finding(f"rho = {rho:g} (truth {part.truth.iloc[0]:.2f}), by hidden layers", "no numbers", words))
+        findings.append(
+            Finding(f"rho = {rho:g} (truth {part.truth.iloc[0]:.2f}), by hidden layers", "no numbers", words)
+        )
     linear = table[table.layers == 0].value.abs().max()
-    return [*findings, Finding("linear critic, largest |value|", "must be 0: no interaction", f"{linear:.3f}")]
+    return [
+        *findings,
+        Finding("linear critic, largest |value|", "must be 0: no interaction", f"{linear:.3f}"),
+    ]
 
 
 # The records ---------------------------------------------------------------------------------------------------------

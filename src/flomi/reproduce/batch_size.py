@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,18 @@ from torch.func import vmap
 
 from flomi import tasks
 from flomi.bounds import Bound, Scores
-from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, every_pair, fresh, learn, model_of, panels, streams
+from flomi.reproduce.core import (
+    COLOURS,
+    Experiment,
+    Finding,
+    Row,
+    every_pair,
+    fresh,
+    learn,
+    model_of,
+    panels,
+    streams,
+)
 from flomi.reproduce.staircase import DIM, alike, critic_for
 from flomi.scores import Dense
 from flomi.training import Model
@@ -94,7 +105,7 @@ def draw(table: pd.DataFrame) -> Figure:
         left, right = axes[2 * i : 2 * i + 2]
         for name in SHOWN:
             part = table[(table.truth == truth) & (table.bound == name)]
-            style = {"color": COLOURS.get(name, "#767d88"), "marker": "o", "ms": 3, "lw": 1.3}
+            style: dict[str, Any] = {"color": COLOURS.get(name, "#767d88"), "marker": "o", "ms": 3, "lw": 1.3}
             left.errorbar(part.batch, part.value, 2 * part.stderr, label=name, **style)
             right.plot(part.batch, part.spread_at_equal_pairs, **style)
         left.axhline(truth, color=COLOURS["truth"], ls=(0, (4, 2)), lw=1.2)
@@ -140,7 +151,7 @@ EXPERIMENT = Experiment(
         "full": {"batches": (8, 16, 32, 64, 128, 256, 512, 1024), "steps": 2000, "training_batch": 256,
                  "pairs": 2**22, "at_least": 100},
         "quick": {"batches": (8, 32, 128, 512, 1024), "steps": 700, "training_batch": 256, "pairs": 2**20,
-                  "at_least": 10},
+                  "at_least": 24},
         "tiny": {"batches": (8, 32), "steps": 5, "training_batch": 32, "pairs": 2**10, "at_least": 4},
     },
     draw=draw,

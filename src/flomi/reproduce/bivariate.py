@@ -27,6 +27,7 @@ from flomi.reproduce.core import (
     model_of,
     panels,
     read,
+    records,
     streams,
     truth_line,
 )
@@ -82,9 +83,7 @@ def bound_vs_truth(
             bound = BOUNDS["infonce"]
             model = model_of(JointCritic(1, 1, (width, width), heads=1), 1, bound)
             rows = fresh(task, rng)
-            learn(
-                model, bound, rows, derangements(k - 1), generator, steps=infonce_steps, batch=128, lr=3e-3
-            )
+            learn(model, bound, rows, derangements(k - 1), generator, steps=infonce_steps, batch=128, lr=3e-3)
             found = read(model, bound, rows, n=n, block=500, m=k - 1)
             yield _row(rho, "infonce", k, task.mi, math.log(k), found.value, found.stderr, found.plug_in)
 
@@ -117,7 +116,7 @@ def draw_bound_vs_truth(table: pd.DataFrame) -> Figure:
     others = table[table.bound == "infonce"]
     counts = sorted(others.K.unique())
     for i, k in enumerate(counts):
-        part = others[others.K == k]
+        part = others[others["K"] == k]
         shade = colormaps["Oranges"](0.9 - 0.5 * i / max(1, len(counts) - 1))
         ax.plot(part.rho, part.value, marker="s", ms=4, lw=0, color=shade, label=f"InfoNCE, K = {k}")
         if math.log(k) < 1.1 * table.truth.max():
@@ -141,7 +140,7 @@ def compare_bound_vs_truth(table: pd.DataFrame) -> list[Finding]:
         *(
             Finding(f"InfoNCE, K = {row.K}, at rho = {row.rho:g} (cap {row.cap:.2f})",
                     f"{PAPER_INFONCE.get(int(row.K), math.nan):.2f}", f"{row.value:.2f}")
-            for row in top[top.bound == "infonce"].itertuples()
+            for row in records(top[top.bound == "infonce"])
         ),
     ]  # fmt: skip
 
@@ -215,7 +214,9 @@ def compare_landscape(table: pd.DataFrame) -> list[Finding]:
     return [
         Finding("-u against PMI, r.m.s.", "match (visual)", f"{rms(table.minus_u - table.pmi):.3f} nats"),
         Finding("g - PMI, r.m.s. about a constant", "differs (visual)", f"{rms(centred(gap)):.3f} nats"),
-        Finding("g - PMI - c(x), r.m.s., c(x) free", "a drift in x", f"{rms(centred(gap, table.x)):.3f} nats"),
+        Finding(
+            "g - PMI - c(x), r.m.s., c(x) free", "a drift in x", f"{rms(centred(gap, table.x)):.3f} nats"
+        ),
         Finding("for scale: PMI itself, r.m.s. about its mean", "", f"{size:.3f} nats"),
     ]
 

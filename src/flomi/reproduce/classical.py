@@ -9,6 +9,7 @@ of Gaussians, trained and read on parts of the very same rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,18 @@ from flomi import tasks
 from flomi.bounds import BOUNDS
 from flomi.critics import CRITICS
 from flomi.reproduce.bivariate import GRID
-from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, model_of, panels, read, streams, truth_line
+from flomi.reproduce.core import (
+    COLOURS,
+    Experiment,
+    Finding,
+    Row,
+    model_of,
+    panels,
+    read,
+    records,
+    streams,
+    truth_line,
+)
 from flomi.tasks.core import Array
 from flomi.training import Recipe, train
 
@@ -43,7 +55,7 @@ def ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
     from scipy.special import digamma
 
     z = np.hstack([x, y])
-    radius = cKDTree(z).query(z, k + 1, p=np.inf)[0][:, -1]
+    radius = _kth_distance(z, k, np.inf)
     radius = np.nextafter(radius, 0)  # closer than, not as close as
     near_x, near_y = (
         cKDTree(v).query_ball_point(v, radius, p=np.inf, return_length=True) for v in (x, y)
@@ -54,13 +66,13 @@ def ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
 def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
     """Gao, Oh and Viswanath (2018), the bias-improved form with balls of the Euclidean norm (q = 2).
 
-        I = psi(k) + log n + log( c_x c_y / c_xy ) - mean( log n_x + log n_y ),   c the volumes of the unit balls
+    I = psi(k) + log n + log( c_x c_y / c_xy ) - mean( log n_x + log n_y ),   c the volumes of the unit balls
     """
     from scipy.spatial import cKDTree
     from scipy.special import digamma
 
     z = np.hstack([x, y])
-    radius = cKDTree(z).query(z, k + 1)[0][:, -1]
+    radius = _kth_distance(z, k, 2)
     near_x, near_y = (cKDTree(v).query_ball_point(v, radius, return_length=True) - 1 for v in (x, y))
     volumes = _log_ball(x.shape[1]) + _log_ball(y.shape[1]) - _log_ball(z.shape[1])
     return float(digamma(k) + np.log(len(x)) + volumes - np.mean(np.log(near_x) + np.log(near_y)))
@@ -69,6 +81,13 @@ def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
 def kde(x: Array, y: Array) -> float:
     """Mean of log p(x, y) / (p(x) p(y)), Gaussian kernels of Scott's width n^(-1/(d+4)), each row left out of its own sum."""
     return float(np.mean(_log_density(np.hstack([x, y])) - _log_density(x) - _log_density(y)))
+
+
+def _kth_distance(z: Array, k: int, norm: float) -> Array:
+    """Distance of each row to its k-th neighbour."""
+    from scipy.spatial import cKDTree
+
+    return np.asarray(cKDTree(z).query(z, k + 1, p=norm)[0])[:, -1]
 
 
 def _log_ball(d: int) -> float:
@@ -124,7 +143,7 @@ def classical(seed: int, *, rhos: Sequence[float], n: int, steps: int) -> Iterat
     for rho in rhos:
         task = tasks.base.pairs(f"pairs-{rho}", (rho,) * PAIRS, PAIRS, PAIRS)
         x, y = task.sample(n, seed)
-        estimators = {**ESTIMATORS, "FLO, held out": lambda x, y: flo(x, y, seed, steps)}
+        estimators = {**ESTIMATORS, "FLO, held out": partial(flo, seed=seed, steps=steps)}
         for name, estimate in estimators.items():
             yield {"rho": rho, "estimator": name, "n": n, "truth": task.mi, "value": estimate(x, y)}
 
@@ -151,7 +170,7 @@ def compare(table: pd.DataFrame) -> list[Finding]:
     """Every estimator at each correlation."""
     findings = []
     for rho, part in table.groupby("rho"):
-        words = ", ".join(f"{row.estimator.split(',')[0]} {row.value:.2f}" for row in part.itertuples())
+        words = ", ".join(f"{row.estimator.split(',')[0]} {row.value:.2f}" for row in records(part))
         findings.append(Finding(f"rho = {rho:g} (truth {part.truth.iloc[0]:.2f})", "no numbers", words))
     return findings
 

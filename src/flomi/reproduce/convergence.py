@@ -147,7 +147,7 @@ EXPERIMENT = Experiment(
     sizes={
         "full": {"starts": 100, "steps": 300_000},
         "quick": {"starts": 30, "steps": 60_000},
-        "tiny": {"starts": 4, "steps": 2_000},
+        "tiny": {"starts": 3, "steps": 800},
     },
     draw=draw,
     compare=compare,

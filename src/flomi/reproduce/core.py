@@ -50,6 +50,7 @@ __all__ = [
     "model_of",
     "panels",
     "read",
+    "records",
     "run",
     "streams",
     "timed",
@@ -155,8 +156,9 @@ def learn(
 ) -> None:
     """Maximise the bound, each step on a batch never seen before, so that nothing can be learned by heart.
 
-    Adam, as in the paper; the rate falls along a cosine to 1/100 (`decay=False`: it stays). Gradients are not clipped: at
-    high MI the few negatives with a large weight are all that holds the estimate down. `watch(step, value)` is shown the bound's value on every training batch.
+    Adam, as in the paper; the rate falls along a cosine to 1/100 (`decay=False`: it stays). Gradients are not clipped:
+    at high MI the few negatives with a large weight are all that holds the estimate down. `watch(step, value)` is shown
+    the bound's value on every training batch.
     """
     parameters = [p for name, p in model.named_parameters() if not name.startswith("drift.")]
     state = bound.state() if bound.state else None
@@ -226,6 +228,11 @@ def colour(name: str) -> str:
 def truth_line(ax: Axes, x: Any, y: Any, label: str = "truth") -> None:
     """The true MI, drawn alike everywhere."""
     ax.plot(x, y, color=INK, lw=1.4, ls=(0, (4, 2)), label=label, zorder=4)
+
+
+def records(table: pd.DataFrame) -> list[Any]:
+    """The rows of a table, with its columns as attributes."""
+    return list(table.itertuples())
 
 
 # Running and saving --------------------------------------------------------------------------------------------------

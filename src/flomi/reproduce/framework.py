@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flomi import bounds
-from flomi.bounds import Scores, fenchel, log_mean_exp
+from flomi.bounds import Scores, fenchel
 from flomi.critics import mlp
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams
 from flomi.scores import Table

@@ -34,6 +34,7 @@ from flomi.reproduce.core import (
     learn,
     model_of,
     panels,
+    records,
     streams,
 )
 from flomi.training import Model
@@ -83,7 +84,9 @@ def staircase(seed: int, *, steps: int, warm_steps: int, n: int) -> Iterator[Row
         for i, task in enumerate(stairs):
             rows = fresh(task, rng)
             curves = _Curves(group, model, rows, generator, steps)
-            learn(model, group[0], rows, curves.scheme, generator, steps=steps, batch=BATCH, lr=LR, decay=False)
+            learn(
+                model, group[0], rows, curves.scheme, generator, steps=steps, batch=BATCH, lr=LR, decay=False
+            )
             for bound in group:
                 for step, value in curves.smooth(bound.name):
                     yield _row(bound, "training", task.mi, i * steps + step, value)
@@ -103,14 +106,16 @@ def warm_flo(seed: int, *, steps: int, n: int) -> Iterator[Row]:
             for weight in model.critic.parameters():  # [g's, u's]
                 weight[1] = -weight[0]
         learn(model, flo, rows, every_pair, generator, steps=steps // 20, batch=1024, lr=1e-3)
-        found = _read(model, flo, rows, n, block=2000)
+        found = _read(model, flo, rows, n, block=min(2000, n))
         yield {**_row(flo, "fresh", task.mi, 0, **found), "bound": WARM}
 
 
 class _Curves:
     """Values of several bounds on the same training batches."""
 
-    def __init__(self, group: list[Bound], model: Model, rows: Stream, generator: torch.Generator, steps: int) -> None:
+    def __init__(
+        self, group: list[Bound], model: Model, rows: Stream, generator: torch.Generator, steps: int
+    ) -> None:
         self.group, self.every = group, max(1, steps // SMOOTH)
         self.values: dict[str, list[float]] = {bound.name: [] for bound in group}
 
@@ -232,9 +237,10 @@ def _legend(ax) -> None:  # type: ignore[no-untyped-def]
 
 def compare(table: pd.DataFrame) -> list[Finding]:
     """FLO on fresh rows stair by stair; the caps; and the reason why the bound goes no further."""
-    end = table[table.kind == "fresh"].set_index(["bound", "truth"])
+    top = float(table.truth.max())
+    end = table[(table.kind == "fresh") & (table.truth == top)].set_index("bound")
     findings = []
-    for row in table[table.bound == WARM].itertuples():
+    for row in records(table[table.bound == WARM]):
         findings.append(
             Finding(
                 f"FLO, warm start, {row.truth:.0f} nats: plug-in, bound",
@@ -242,20 +248,16 @@ def compare(table: pd.DataFrame) -> list[Finding]:
                 f"{row.plug_in:.2f} ({row.plug_in / row.truth - 1:+.1%}), {row.value:.2f} ± {row.stderr:.2f}",
             )
         )
-    top = float(table.truth.max())
-    warm = end.loc[(WARM, top)]
     findings.append(
         Finding(
             f"pairs that the exponential term needs at {top:.0f} nats, and effective pairs here",
             f"about e^(2I) = {math.exp(2 * top):.0e}",
-            f"{warm.effective_pairs:.0f}",
+            f"{end.effective_pairs[WARM]:.0f}",
         )
     )
     for name in ("flo", "nwj", "tuba", "dv", "infonce", "js", "smile", "fdv", "doe"):
         cap = f"<= log {BATCH} = {math.log(BATCH):.2f}" if name == "infonce" else f"{top:.0f}"
-        findings.append(
-            Finding(f"{name}, same budget as all, {top:.0f} nats", cap, f"{end.loc[(name, top)].value:.2f}")
-        )
+        findings.append(Finding(f"{name}, same budget as all, {top:.0f} nats", cap, f"{end.value[name]:.2f}"))
     return findings
 
 
@@ -267,7 +269,7 @@ EXPERIMENT = Experiment(
     sizes={
         "full": {"steps": 4000, "warm_steps": 4000, "n": 12_800},
         "quick": {"steps": 400, "warm_steps": 1500, "n": 8_000},
-        "tiny": {"steps": 5, "warm_steps": 20, "n": 2_000},
+        "tiny": {"steps": 3, "warm_steps": 20, "n": 256},
     },
     draw=draw,
     compare=compare,

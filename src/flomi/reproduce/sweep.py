@@ -34,6 +34,7 @@ from flomi.reproduce.core import (
     model_of,
     panels,
     read,
+    records,
     streams,
     truth_line,
 )
@@ -90,14 +91,14 @@ def pairs(rho: float, cubic: bool) -> Task:
     return task.transform(None, lambda y: (y @ rotation.T) ** 3, name=f"cubic-{task.name}")
 
 
-def sweep(
-    seed: int, *, blocks: Sequence[Block], width: int, n: int, cubic: bool = False
-) -> Iterator[Row]:
+def sweep(seed: int, *, blocks: Sequence[Block], width: int, n: int, cubic: bool = False) -> Iterator[Row]:
     """Rows (block, bound, rho): the reading on n fresh rows, and the deciles of single rows with K - 1 negatives."""
     for block in blocks:
         for name in block.bounds:
             bound = USED[name]
-            m = block.k if name == "i-alpha" else block.k - 1  # its positive takes the place of one of m negatives
+            m = (
+                block.k if name == "i-alpha" else block.k - 1
+            )  # its positive takes the place of one of m negatives
             for rho in block.rhos:
                 task = pairs(rho, cubic)
                 rng, generator = streams(seed, task.name, *block[:2], name)
@@ -145,9 +146,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 ax.plot([one.rho, one.rho], [low, high], color=shade, alpha=0.3, lw=5)
         for cap in sorted(set(part.cap.dropna())):
             ax.axhline(cap, color="#767d88", lw=0.9, ls=":")
-            ax.text(
-                0.02, cap, f"cap {cap:.2f}", transform=ax.get_yaxis_transform(), va="bottom", fontsize=8
-            )
+            ax.text(0.02, cap, f"cap {cap:.2f}", transform=ax.get_yaxis_transform(), va="bottom", fontsize=8)
         leak = "self-pairs in training" if negatives == "permutations" else "clean negatives"
         ax.set_title(f"K = {k}, {leak}", loc="left")
         ax.set(xlabel="correlation", ylabel="nats", ylim=(-0.06 * top, top))
@@ -160,7 +159,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _at(table: pd.DataFrame, negatives: str, k: int, bound: str) -> pd.Series | None:
     """The row at the largest correlation, where the table has one."""
-    rows = table[(table.negatives == negatives) & (table.K == k) & (table.bound == bound)]
+    rows = table[(table.negatives == negatives) & (table["K"] == k) & (table.bound == bound)]
     return None if rows.empty else rows.sort_values("rho").iloc[-1]
 
 
@@ -170,7 +169,7 @@ def _value(row: pd.Series) -> str:
 
 def compare_at_the_top(table: pd.DataFrame, paper: dict[tuple[str, int], str], leaks: str) -> list[Finding]:
     """All values at the largest correlation; the paper's are set beside the training that it used (plain permutations)."""
-    top = table.loc[table.rho.idxmax()]
+    top = table.sort_values("rho").iloc[-1]
     findings = []
     for negatives, words in (("permutations", "self-pairs"), ("derangements", "clean")):
         for k in sorted(table.K.unique()):
@@ -200,15 +199,19 @@ def compare_bias_variance(table: pd.DataFrame) -> list[Finding]:
 
 
 def compare_cubic(table: pd.DataFrame) -> list[Finding]:
-    return compare_at_the_top(table, {("flo", 5): "similar shapes, lower values than without"}, "derangements")
+    return compare_at_the_top(
+        table, {("flo", 5): "similar shapes, lower values than without"}, "derangements"
+    )
 
 
 def compare_single_negative(table: pd.DataFrame) -> list[Finding]:
     """How wide the values of single rows scatter with one negative and with more."""
     findings = compare_at_the_top(table, {}, "derangements")
     for rho, rows in table[table.bound == "flo"].groupby("rho"):
-        words = ", ".join(f"{row.row_std:.1f} at K = {row.K}" for row in rows.itertuples())
-        findings.append(Finding(f"FLO, std of single rows, rho = {rho:g}", "much larger at K = 2 (text)", words))
+        words = ", ".join(f"{row.row_std:.1f} at K = {row.K}" for row in records(rows))
+        findings.append(
+            Finding(f"FLO, std of single rows, rho = {rho:g}", "much larger at K = 2 (text)", words)
+        )
     return findings
 
 
