@@ -305,7 +305,7 @@ def compare_depth(table: pd.DataFrame) -> list[Finding]:
 
 SHARED_VS_SEPARATE = Experiment(
     name="shared-vs-separate",
-    title="One network with two heads learns in about half the epochs of two networks (E6)",
+    title="One network with two heads learns in far fewer epochs than two networks (E6)",
     paper="figure: 20-D, rho = 0.5; joint passes 1.1 nats by epoch 3, separate by epoch 7",
     run=shared_vs_separate,
     sizes={

@@ -143,7 +143,10 @@ def classical(seed: int, *, rhos: Sequence[float], n: int, steps: int) -> Iterat
     for rho in rhos:
         task = tasks.base.pairs(f"pairs-{rho}", (rho,) * PAIRS, PAIRS, PAIRS)
         x, y = task.sample(n, seed)
-        estimators = {**ESTIMATORS, "FLO, held out": partial(flo, seed=seed, steps=steps)}
+        estimators: dict[str, Callable[[Array, Array], float]] = {
+            **ESTIMATORS,
+            "FLO, held out": partial(flo, seed=seed, steps=steps),
+        }
         for name, estimate in estimators.items():
             yield {"rho": rho, "estimator": name, "n": n, "truth": task.mi, "value": estimate(x, y)}
 
@@ -182,7 +185,7 @@ EXPERIMENT = Experiment(
     run=classical,
     sizes={
         "full": {"rhos": GRID, "n": 10_000, "steps": 4000},
-        "quick": {"rhos": (GRID[0], GRID[10], GRID[14], GRID[16], GRID[18]), "n": 5000, "steps": 800},
+        "quick": {"rhos": (GRID[0], GRID[10], GRID[14], GRID[16], GRID[18]), "n": 4000, "steps": 800},
         "tiny": {"rhos": (GRID[10],), "n": 400, "steps": 20},
     },
     draw=draw,
