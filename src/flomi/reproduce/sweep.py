@@ -246,8 +246,7 @@ BIAS_VARIANCE = Experiment(
         },
         "quick": {
             "blocks": [
-                _block(5, "permutations", ("flo",), TWO, 1500),
-                _block(5, "permutations", ("nwj",), TWO[1:], 1500),
+                _block(5, "permutations", ("flo", "nwj"), TWO, 1500),
                 _block(5, "derangements", ALL, TWO, 1500),
                 _block(50, "derangements", ("infonce", "i-alpha"), TWO[1:], 300, 2e-3),
             ],
