@@ -150,8 +150,8 @@ EXPERIMENT = Experiment(
     sizes={
         "full": {"batches": (8, 16, 32, 64, 128, 256, 512, 1024), "steps": 2000, "training_batch": 256,
                  "pairs": 2**22, "at_least": 100},
-        "quick": {"batches": (8, 32, 128, 512, 1024), "steps": 700, "training_batch": 256, "pairs": 2**20,
-                  "at_least": 24},
+        "quick": {"batches": (8, 32, 128, 512, 1024), "steps": 500, "training_batch": 256, "pairs": 2**20,
+                  "at_least": 16},
         "tiny": {"batches": (8, 32), "steps": 5, "training_batch": 32, "pairs": 2**10, "at_least": 4},
     },
     draw=draw,

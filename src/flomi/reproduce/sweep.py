@@ -144,10 +144,9 @@ def draw(table: pd.DataFrame) -> Figure:
         for cap in sorted(set(part.cap.dropna())):
             ax.axhline(cap, color="#767d88", lw=0.9, ls=":")
             ax.text(
-                0.98,
+                0.02,
                 cap,
                 f"cap {cap:.2f}",
-                ha="right",
                 transform=ax.get_yaxis_transform(),
                 va="bottom",
                 fontsize=8,
