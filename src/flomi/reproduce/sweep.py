@@ -157,7 +157,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set_xlim(0, top)
         ax.grid(axis="y")
     handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 * len(kinds))
     return figure
 
 
