@@ -281,7 +281,7 @@ def write(experiment: Experiment, table: pd.DataFrame, folder: Path, about: Mapp
         figure = experiment.draw(table)
         for suffix in (".png", ".svg"):
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
-            figure.savefig(path(suffix), dpi=110, metadata=metadata)
+            figure.savefig(path(suffix), dpi=100, metadata=metadata)
             written.append(path(suffix))
     path(".json").write_text(json.dumps({**about, **_versions()}, indent=2) + "\n", encoding="utf-8")
     return [*written, path(".json")]
