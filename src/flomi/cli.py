@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from flomi import __version__, outputs
 from flomi.cli_bench import bench
+from flomi.cli_reproduce import reproduce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +85,7 @@ def _flomi(
     flomi estimate data.csv --x 'gene_*' --y outcome     a number for your own file
     flomi estimate --help                                everything it can do
     flomi bench run independence                         estimators where the truth is known
+    flomi reproduce list                                 the paper's experiments, to run again
     flomi doctor                                         is this machine set up well?
     """
     if version:
@@ -309,6 +311,9 @@ def doctor(
     typer.echo(outputs.as_json(facts) if as_json else doctor_module.as_text(facts))
     if not facts["ok"]:
         raise typer.Exit(1)
+
+
+app.command(epilog=_EXIT_CODES)(reproduce)
 
 
 def _calm_threads() -> None:
