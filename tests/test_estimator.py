@@ -55,6 +55,13 @@ def test_auto_finds_a_gaussian() -> None:
     assert sum(c["folds_won"] for c in r.candidates.values()) == r.config["n_folds"]
 
 
+def test_at_high_mi_a_rivals_noisy_value_does_not_count() -> None:
+    truth = 10.0
+    x, y = gaussian(1000, 5, rho=math.sqrt(-math.expm1(-2 * truth / 5)))
+    r = estimate(x, y, effort="fast")
+    assert r.ci[0] < truth < r.ci[1] and r.ci[1] - r.ci[0] < 1.5
+
+
 def test_independent_data_reads_zero() -> None:
     x, _ = gaussian(1000, 3)
     _, y = gaussian(1000, 3, seed=1)

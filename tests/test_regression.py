@@ -95,6 +95,29 @@ def test_exact_relations_and_columns_that_stand_still_are_safe() -> None:
     assert torch.isfinite(critic(moved, moved[:, [0, 2]])).all()
 
 
+def test_a_copied_column_changes_nothing() -> None:
+    (x, y), (new_x, new_y) = noisy(800, "waves"), noisy(1500, "waves")
+    plain = RegressionCritic.fit(x, y)
+    twice, new_twice = x[:, [0, 1, 2, 1]], new_x[:, [0, 1, 2, 1]]
+    critic = RegressionCritic.fit(twice, y)
+    assert bool(critic.from_x) and abs(critic.optimism - plain.optimism) < 0.02
+    assert abs(held_out(critic, new_twice, new_y) - held_out(plain, new_x, new_y)) < 0.05
+
+
+def test_rare_pairs_that_are_not_seen_do_not_raise_it() -> None:
+    x = torch.randn(1000, 5, dtype=torch.float64)
+    y = x + 0.01 * torch.randn_like(x)  # 23 nats
+    new = torch.randn(1000, 5, dtype=torch.float64)
+    critic = RegressionCritic.fit(x, y)
+    assert float(critic.shift) >= 0
+    assert float(critic(new, new + 0.01 * torch.randn_like(new)).mean()) < 24
+
+
+def test_too_few_rows_are_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 10"):
+        RegressionCritic.fit(torch.zeros(5, 1).double(), torch.zeros(5, 1).double())
+
+
 def test_it_wins_where_it_should() -> None:
     x, y = noisy(1500, "product")
     r = estimate(x, y, effort="fast")

@@ -121,6 +121,16 @@ def test_learns_what_its_base_cannot_say() -> None:
     assert history.validation[0] < 0.1 < max(history.validation)
 
 
+def test_groups_larger_than_a_block_of_validation_rows_are_learned_from() -> None:
+    x, y = turned(5600)
+    groups = torch.arange(8).repeat_interleave(700)
+    order = torch.randperm(5600, generator=torch.Generator().manual_seed(0))
+    recipe = EnsembleRecipe(members=1, steps=60, width=32, depth=2, features=8)
+    _, gain, history = fit_residual(x[order], y[order], 1200, NullCritic(), recipe, groups=groups[order])
+    assert all(math.isfinite(value) for value in history.validation)
+    assert gain.validation > 0.3
+
+
 def test_stays_at_the_base_where_that_is_the_truth() -> None:
     x, y = gaussian(2000)
     base = EllipticalCritic.fit(x, y)

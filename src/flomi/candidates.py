@@ -83,7 +83,10 @@ class Candidate:
         c, marginal = self.model.c(x), self.model.marginal(y)
         free = marginal if marginal is not None else torch.zeros_like(c)
         at = columns.to(x.device)
-        positive, negative = critic.pairs(a, b) - c - free, _table(critic, a, b, at) - c[:, None] - free[at]
+        positive, negative = (
+            critic.pairs(a, b) - c - free,
+            _table(critic, a, b, at, self.model.exact) - c[:, None] - free[at],
+        )
         return positive.double().cpu(), negative.double().cpu()
 
     def prepared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,7 +289,7 @@ def hold_out(
     while True:
         # the same generator each time: more shifts are added to those before, so the first ones do not depend on the scores
         columns = shifts(n, m, torch.Generator().manual_seed(seed)).to(x.device)
-        table = _table(critic, a, b, columns)
+        table = _table(critic, a, b, columns, model.exact)
         ratio, ratio_neg = g, table  # g as a log density ratio
         if marginal is not None:
             ratio, ratio_neg = g - marginal, table - marginal[columns]
@@ -346,7 +349,7 @@ def compete(
             continue
         candidate = make(name, training)
         seen = measure(candidate, validation, CALIBRATION_PAIRS)
-        if fitted and not seen.score.pos.any() and not seen.score.neg.any():
+        if fitted and max(np.abs(seen.score.pos).max(), np.abs(seen.score.neg).max()) < 1e-6:
             continue  # it found nothing: the null critic again
         fitted[candidate.name] = candidate
         values[candidate.name] = flo_by_row(seen.referee)
@@ -423,10 +426,10 @@ def recalibrated(p: PairScores) -> float:
     return float(p.pos.mean() - top - np.log(np.exp(neg - top).sum() / keep.sum()))
 
 
-def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor) -> Tensor:
-    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time."""
+def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
+    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time; the matrix of an `exact` critic is one product."""
     n, m = columns.shape
-    if m > n // 8:  # whole rows of the matrix cost less than so many pairs
+    if m == n - 1 or (exact and m > n // 8):  # whole rows of the matrix cost less than so many pairs
         step = max(1, 2**18 // n)
         blocks = [
             critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)

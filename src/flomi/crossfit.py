@@ -205,11 +205,12 @@ def _point(
     """The best point estimate that the folds allow.
 
     A fitted critic reads too high on rows it was trained on, and too low on others, by p/2n each for a regular model with p
-    parameters; so the middle of the two is unbiased to first order. For a closed form, its own formula with the exact
-    correction is better still, and a network on top of it adds the middle of what it gained. The formula is meant for
-    continuous columns and independent rows; elsewhere the middle serves there too. Which closed form, and whether the
-    networks' gain counts, is decided once for all folds, by the held-out values of all rows. Where these can't tell another
-    closed form from the one chosen, how far apart the two lie is part of the error.
+    parameters; so the middle of the two is unbiased to first order (what a penalty smooths away is missing from both). For a
+    closed form, its own formula with the exact correction is better still, and a network on top of it adds the middle of what
+    it gained. The formula is meant for continuous columns and independent rows; elsewhere the middle serves there too. Whether
+    a formula serves, and which, is decided once for all folds, by the held-out values of all rows; a middle is that of each
+    fold's winner. Where held-out rows can't tell another candidate from the one chosen, how far apart the two lie is part of
+    the error.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
     shared = [name for name in folds[0].values if all(name in fold.values for fold in folds)]
@@ -231,7 +232,11 @@ def _point(
         return fitted[name]
 
     def apart(mi: float, stderr: float) -> float:
-        """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier."""
+        """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
+
+        A rival without a formula counts by what it loses on held-out rows and the error of that, at most by `stderr`: at high
+        MI a held-out value is so noisy that it says nothing.
+        """
         found = [0.0]
         for name in rivals:
             if regular and name in forms and CRITICS[name].formula:
@@ -239,7 +244,7 @@ def _point(
                 noise = math.sqrt(max(0.0, rival.stderr**2 - stderr**2))
                 found.append(abs(rival.mi - mi) - 2 * noise)
             else:
-                found.append(math.hypot(*loss(name)))
+                found.append(min(stderr, math.hypot(*loss(name))))
         return max(found)
 
     regular = groups is None and candidates.continuous(x) and candidates.continuous(y)

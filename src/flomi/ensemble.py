@@ -253,6 +253,9 @@ def fit_residual(
         return _Contrast.apply(of_all(index, of_base(index))).sum()  # type: ignore[no-any-return, no-untyped-call]
 
     # while they learn, members are judged by the pairs within blocks of rows: enough to see when to stop
+    if groups is not None:  # they stand one after another, and a block needs several
+        judged = judged[:, torch.randperm(judged.shape[1], generator=generator)]
+        judged_base = of_base(judged)
     block = judged.shape[1] if judged.shape[1] < 2 * BLOCK else BLOCK
     blocks = [(index, of_base(index)) for index in judged.split(block, 1) if index.shape[1] == block]
 

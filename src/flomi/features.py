@@ -9,12 +9,11 @@ also given sines and cosines of its ranks, for sharp edges (networks only).
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from flomi.closed_form import EllipticalCritic, InSample
+from flomi.closed_form import EllipticalCritic
 from flomi.preprocess import RankNormal
 
 __all__ = ["ExpandedCritic", "Inputs", "canonical_inputs"]
@@ -93,11 +92,11 @@ class ExpandedCritic(nn.Module):
     r"""The Gaussian copula critic on the features :math:`\phi(x), \phi(y)` in place of x and y.
 
     Where y given x is Gaussian around a linear map of phi(x), with one covariance, this is its exact PMI; FLO is the referee
-    elsewhere, as for any critic. `in_sample` as for `EllipticalCritic`. x: [n, dim_x], y: [n, dim_y], float64.
+    elsewhere, as for any critic. x: [n, dim_x], y: [n, dim_y], float64.
 
     >>> x = torch.randn(2000, 1, dtype=torch.float64)
     >>> critic = ExpandedCritic.fit(x, x**2 + 0.5 * torch.randn(2000, 1, dtype=torch.float64))
-    >>> critic.in_sample.mi > 0.5
+    >>> float(critic(x, x**2).mean()) > 0.5
     True
     """
 
@@ -110,12 +109,6 @@ class ExpandedCritic(nn.Module):
         inputs = canonical_inputs(x, y, rotate=True)
         fx, fy = (i.second_order(i(v)).to(v) for i, v in zip(inputs, (x, y), strict=True))
         return cls(*inputs, EllipticalCritic.fit(fx, fy))
-
-    @property
-    def in_sample(self) -> InSample:
-        """The Gaussian copula's estimate of MI on the training rows."""
-        found = self.form.in_sample
-        return replace(found, method=found.method.replace("copula", "copula of features up to second order"))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         fx, fy = (i.second_order(i(v)).to(v) for i, v in ((self.inputs_x, x), (self.inputs_y, y)))

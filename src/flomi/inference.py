@@ -130,13 +130,16 @@ def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
     # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
     if m < 4 or scores.groups is not None:
         return a, influence, 0.0, ess, pairs
-    d = e - (row / m - a)[:, None]
+    d = e
+    d -= (row / m - a)[:, None]
     d -= (column / m)[partner]
     at = np.full(n, -1)
     at[scores.shifts % n] = np.arange(m)
     mirror = at[-scores.shifts % n]
-    both = mirror >= 0  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
-    total = float(np.vdot(d, d)) + float(np.vdot(d[:, both], d[partner[:, both], mirror[both]]))
+    total = float(np.vdot(d, d))
+    both = np.flatnonzero(mirror >= 0)  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
+    for some in np.array_split(both, len(both) // 64 + 1):  # a few columns at a time, for memory
+        total += float(np.vdot(d[:, some], d[partner[:, some], mirror[some]]))
     dof = max(pairs - 2 * n + 1, 1)
     return a, influence, max(total, 0.0) / dof / pairs, ess, pairs
 

@@ -23,7 +23,7 @@ _WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the kernel, in distances between two rows
 _PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 _LINEAR = 0.3  # weight of the linear features beside those of the kernel
 _KERNEL_COLUMNS = 10  # beyond these a kernel sees only the directions that correlate with the other side
-_FLOOR = 1e-10  # of a residual variance, where t has variance 1
+_FLOOR = 1e-4  # of a residual variance, where t has variance 1: codes stay small enough for single precision
 _COMPONENTS = 500  # rows whose predictions make up the mixture
 
 
@@ -32,10 +32,13 @@ class RegressionCritic(nn.Module):
 
     .. math:: g(x, y) = \log N(t; f(s), S) - \log q(t) - c
 
-    s and t are whitened normal scores of the two sides: t those of y and s those of x, or the other way round, whichever
-    leaves less of t unexplained. f is linear plus a Gaussian kernel's part, its penalty chosen for every column of t by
-    leaving one out, and S is the covariance of the left-out residuals. The marginal q is N(0, Id), or the mixture of
-    N(t; f(s_j), S) over training rows j where other rows are more likely under that. c normalises g over pairs that do not match.
+    s and t are whitened normal scores of the two sides (dependent columns share their directions): t those of y and s those
+    of x, or the other way round, whichever leaves less of t unexplained. f is linear plus a Gaussian kernel's part, its penalty
+    chosen for every column of t by leaving one out; of more than ten columns the kernel sees the leading canonical directions.
+    S is the covariance of the left-out residuals, drawn a little towards its diagonal, with a floor of 1e-4. The marginal q is
+    N(0, Id), or the mixture of N(t; f(s_j), S) over training rows j where other rows are more likely under that. c >= 0 lowers g
+    where its exponential averages more than 1 over pairs that do not match; then g is held between -log n and the cap of
+    closed_form.py. At most 5,000 rows are used.
     x: [n, dim_x], y: [n, dim_y], float64. Reference: Rasmussen and Williams 2006, sections 2.2 and 5.4 (kernel ridge
     regression is the mean of a Gaussian process; leaving one out in closed form).
 
@@ -69,11 +72,15 @@ class RegressionCritic(nn.Module):
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 10:
+            raise ValueError(
+                f"x and y must be [n, d] with the same n, at least 10, found {list(x.shape)} and {list(y.shape)}"
+            )
         some = _spread(len(x), _MOST)
         x, y = x[some], y[some]
         ranks = RankNormal.fit(x), RankNormal.fit(y)
         scores = [rank(v).double() for rank, v in zip(ranks, (x, y), strict=True)]
-        whiten = [Whiten.fit(z, shrink=0.0) for z in scores]
+        whiten = [_whiten(z) for z in scores]
         zx, zy = (w(z) for w, z in zip(whiten, scores, strict=True))
 
         some = _spread(len(x), _TRIAL_ROWS)
@@ -100,7 +107,8 @@ class RegressionCritic(nn.Module):
         g = critic.matrix(a[first], b[first])
         n = len(g)
         off = g.flatten()[:-1].view(n - 1, n + 1)[:, 1:]
-        critic.shift = off.logsumexp((0, 1)) - math.log(n * (n - 1))
+        # at high MI the pairs that make the mean are too rare to be seen: g is never raised
+        critic.shift = (off.logsumexp((0, 1)) - math.log(n * (n - 1))).clamp(min=0)
         critic.low, critic.high = (
             torch.tensor(-math.log(len(x))).to(t),
             highest(g - critic.shift, critic.pairs(a, b)),
@@ -112,7 +120,8 @@ class RegressionCritic(nn.Module):
         inside = _spread(len(t), min(_COMPONENTS, len(t) // 2))
         outside = torch.ones(len(t), dtype=torch.bool)
         outside[inside] = False
-        judged = t[outside][: len(inside)]
+        judged = t[outside]
+        judged = judged[_spread(len(judged), len(inside))]
         normal = float(self._log_marginal(judged).mean())
         self.components = self._mean(s[inside]) @ self.root
         if float(self._log_marginal(judged).mean()) <= normal:
@@ -164,6 +173,16 @@ def _spread(n: int, count: int) -> Tensor:
     return torch.linspace(0, n - 1, min(n, count)).round().long()
 
 
+def _whiten(z: Tensor) -> Whiten:
+    """Whitening without the directions that are constant up to rounding: copies of a column, the last of several dummies."""
+    center = z.mean(0)
+    values, vectors = torch.linalg.eigh((z - center).T @ (z - center) / len(z))
+    keep = values > 1e-6 * values[-1]
+    keep[-1] = True
+    weight = vectors[:, keep] / values[keep].clamp(min=1e-12).sqrt()
+    return Whiten(center, weight @ vectors.T if keep.all() else weight)
+
+
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a.square().sum(1)[:, None] - 2 * a @ b.T).add_(b.square().sum(1)).clamp_(min=0)
 
@@ -212,8 +231,7 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
         left_out[:, better] = residual[:, better]
         weight[:, better] = ((h / squares.sqrt())[:, None] * along)[:, better]
     covariance = left_out.T @ left_out / n
-    # exact relations stay finite, and a column that is constant here explains nothing
-    covariance.diagonal().add_(torch.where(t.any(0), _FLOOR, 1.0))
+    covariance.diagonal().clamp_(min=_FLOOR)
     q = t.shape[1]
     # towards a diagonal, by what so few rows leave open
     covariance = torch.lerp(covariance, covariance.diagonal().diag(), min(1.0, 2 * (q + 1) / n))
