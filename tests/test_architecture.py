@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
 MATHEMATICS = {
     "bounds",
+    "classical",
     "critics",
     "preprocess",
     "closed_form",
@@ -34,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threads": set(),
     "preprocess": set(),
     "closed_form": {"preprocess"},
-    "local_ratio": {"closed_form", "preprocess"},
+    "classical": set(),
+    "local_ratio": {"classical", "closed_form", "preprocess"},
     "matched": {"closed_form", "local_ratio", "preprocess"},
     "regression": {"closed_form", "preprocess"},
     "features": {"closed_form", "preprocess"},
@@ -98,6 +100,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "threads": {"torch", "threadpoolctl"},
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
+    "classical": {"torch", "scipy"},
     "local_ratio": {"torch", "scipy"},
     "matched": {"torch", "scipy"},
     "regression": {"torch"},

@@ -1,7 +1,7 @@
 """Estimators by name: flomi itself, the classical baselines, every bound in `BOUNDS`, and functions of one's own.
 
-An estimator takes (x, y, seed) and returns a `Reading`; one of one's own is named `module:function` and may return a number
-or a mapping with the names of `Reading` instead.
+An estimator takes (x, y, seed) and returns an `Answer`; one of one's own is named `module:function` and may return a number
+or a mapping with the names of `Answer` instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
-from flomi.bench.baselines import Array, Reading, gaussian, histogram, kde, ksg
+from flomi.bench.baselines import Answer, Array, gaussian, histogram, kde, ksg
 
 __all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
 
@@ -30,7 +30,7 @@ class Estimator:
     name: str
     about: str
     group: Literal["flomi", "baselines", "bounds", "own"]
-    run: Callable[..., Reading]
+    run: Callable[..., Answer]
     needs_py: bool = False
 
 
@@ -116,11 +116,11 @@ def _function(name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Reading:
-    """What a function of one's own returned, checked and as a `Reading`."""
+def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Answer:
+    """What a function of one's own returned, checked and as an `Answer`."""
     given = function(x, y, seed)
     values = dict(given) if isinstance(given, Mapping) else {"estimate": given}
-    allowed = [f.name for f in fields(Reading)]
+    allowed = [f.name for f in fields(Answer)]
     unknown = sorted(set(values) - set(allowed))
     if unknown or "estimate" not in values:
         raise ValueError(
@@ -128,15 +128,15 @@ def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Reading
             f"any of {', '.join(allowed[1:])}"
         )
     verdict = str(values.pop("verdict", ""))
-    return Reading(
+    return Answer(
         **{name: float(value) for name, value in values.items() if value is not None}, verdict=verdict
     )
 
 
-def _flomi(x: Array, y: Array, seed: int, effort: str) -> Reading:
+def _flomi(x: Array, y: Array, seed: int, effort: str) -> Answer:
     from flomi.estimator import estimate
 
     r = estimate(x, y, effort=effort, seed=seed)
     more = {"bound": r.bound, "plug_in": r.plug_in, "lower_bound": r.lower_bound}
     known = {name: value for name, value in more.items() if math.isfinite(value)}
-    return Reading(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)
+    return Answer(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)

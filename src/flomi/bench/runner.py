@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import flomi
-from flomi.bench.baselines import NotApplicable, Reading
+from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bench.estimators import expand, resolve
 from flomi.bench.results import FAILED, SKIPPED, Key, opened
 from flomi.tasks import SUITES, Task, consistency, suite
@@ -133,9 +133,9 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
         with one_thread():
             x, y = target.sample(n, seed)
             start = time.perf_counter()
-            reading = _estimated(estimator, target, x, y, seed)
-        row |= asdict(reading)
-        if math.isnan(reading.estimate):
+            answer = _estimated(estimator, target, x, y, seed)
+        row |= asdict(answer)
+        if math.isnan(answer.estimate):
             row |= {"estimate": None, "verdict": FAILED, "note": "the estimate is not a number"}
     except NotApplicable as reason:
         row |= {"verdict": SKIPPED, "note": str(reason)}
@@ -144,7 +144,7 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
     return row | {"seconds": round(time.perf_counter() - start, 3), "peak_mb": _peak_mb()}
 
 
-def _estimated(name: str, target: Task | consistency.Pairing, x: Any, y: Any, seed: int) -> Reading:
+def _estimated(name: str, target: Task | consistency.Pairing, x: Any, y: Any, seed: int) -> Answer:
     estimator = resolve(name)
     if estimator.needs_py:
         return estimator.run(x, y, seed, log_py=target.log_py if isinstance(target, Task) else None)
