@@ -70,8 +70,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": CORE | {"the package"},
     "outputs": CORE | {"report"},
     "reproduce": CORE | {"panels", "tasks", "threads", "the package"},
-    "cli_bench": {"bench"},
-    "cli_reproduce": {"reproduce"},
+    "cli_bench": {"bench", "outputs", "the package"},
+    "cli_reproduce": {"reproduce", "outputs"},
     "cli": CORE
     | {
         "losses",

@@ -155,6 +155,46 @@ def test_unknown_names_say_what_to_do(name, message):
         estimators.expand([name])
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("import os\ndef f(:\n", "SyntaxError: .*own_0.py, line 2"),
+    ("\nimport no_such_module_anywhere\n", "ModuleNotFoundError: No module named .*own_1.py, line 2"),
+    ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError: division by zero; .*own_2.py, line 2"),
+    ("import math\nmath.nothing\n", "AttributeError: .*own_3.py, line 2"),
+    ("raise SystemExit('no')\n", "SystemExit: no; .*own_4.py, line 1"),
+])  # fmt: skip
+def test_a_module_that_breaks_at_import_is_named_with_its_line(text, message, tmp_path, monkeypatch):
+    name = f"own_{message.split('own_')[1][0]}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"'{name}' can't be imported .{message}") as caught:
+        estimators.expand([f"{name}:f"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    (None, "None"),
+    ("0.5", "a value of type str"),
+    (np.array([0.5]), "a value of type ndarray of shape (1,)"),
+    ([0.5, 0.6], "a value of type list"),
+    ({}, "no estimate"),
+    ({"estimate": None}, "no estimate"),
+    ({"estimat": 1.0}, "estimat"),
+    ({"estimate": 0.5, "stderr": torch.ones(2)}, "stderr as Tensor of shape (2,)"),
+])  # fmt: skip
+def test_what_ones_own_function_must_return(given, found):
+    with pytest.raises(ValueError) as caught:
+        estimators._own(lambda x, y, seed: given, *ROWS, 0)
+    assert str(caught.value).startswith(
+        f"it returned {found}; return a number, or a mapping with estimate and any of "
+    )
+
+
+@pytest.mark.parametrize("given", [1, np.float32(1), np.array(1.0), torch.tensor(1.0), True])
+def test_numbers_of_any_make_will_do(given):
+    assert estimators._own(lambda x, y, seed: given, *ROWS, 0) == Answer(1.0)
+
+
 def test_ones_own_function_returns_a_number_or_a_mapping(tmp_path, monkeypatch):
     (tmp_path / "mine_for_test.py").write_text(
         "def number(x, y, seed):\n    return 0.5\n"

@@ -11,6 +11,7 @@ import importlib
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -106,14 +107,32 @@ def _function(name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"estimator {name!r}: {module!r} can't be imported ({error})") from None
-    except AttributeError:
-        raise ValueError(f"estimator {name!r}: module {module} has no {attribute!r}") from None
+        loaded = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a module may do at import
+        raise _broken(name, module, error) from None
+    if not hasattr(loaded, attribute):
+        raise ValueError(f"estimator {name!r}: module {module} has no {attribute!r}")
+    found = getattr(loaded, attribute)
     if not callable(found):
         raise ValueError(f"estimator {name!r} is no function")
     return found  # type: ignore[no-any-return]
+
+
+def _broken(name: str, module: str, error: BaseException) -> ValueError:
+    place = f"{error.filename}, line {error.lineno}" if isinstance(error, SyntaxError) else _last_line(error)
+    what = error.msg if isinstance(error, SyntaxError) else error
+    reason = f"({what})" if place is None else f"({type(error).__name__}: {what}; {place})"
+    return ValueError(f"estimator {name!r}: {module!r} can't be imported {reason}")
+
+
+def _last_line(error: BaseException) -> str | None:
+    """File and line of the last code outside of Python's importing that ran; None if there was none but this file's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen ")
+    ]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
 
 
 def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Answer:
@@ -121,16 +140,31 @@ def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Answer:
     given = function(x, y, seed)
     values = dict(given) if isinstance(given, Mapping) else {"estimate": given}
     allowed = [f.name for f in fields(Answer)]
-    unknown = sorted(set(values) - set(allowed))
-    if unknown or "estimate" not in values:
-        raise ValueError(
-            f"it returned {', '.join(map(str, unknown)) or 'no estimate'}; return a number, or a mapping with estimate and "
-            f"any of {', '.join(allowed[1:])}"
-        )
+    wrong = ", ".join(sorted(map(str, set(values) - set(allowed))))
+    if not wrong and values.get("estimate") is None:
+        wrong = "no estimate" if isinstance(given, Mapping) else "None"
     verdict = str(values.pop("verdict", ""))
-    return Answer(
-        **{name: float(value) for name, value in values.items() if value is not None}, verdict=verdict
-    )
+    numbers = {}
+    for name, value in values.items():
+        if value is None or wrong:
+            continue
+        try:
+            numbers[name] = _number(value)
+        except (TypeError, ValueError):
+            shape = tuple(getattr(value, "shape", ()))
+            kind = f"{type(value).__name__} of shape {shape}" if shape else type(value).__name__
+            wrong = f"{name} as {kind}" if isinstance(given, Mapping) else f"a value of type {kind}"
+    if wrong:
+        raise ValueError(
+            f"it returned {wrong}; return a number, or a mapping with estimate and any of {', '.join(allowed[1:])}"
+        )
+    return Answer(**numbers, verdict=verdict)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0):
+        raise TypeError
+    return float(value)
 
 
 def _flomi(x: Array, y: Array, seed: int, effort: str) -> Answer:

@@ -6,9 +6,10 @@ import difflib
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,8 @@ from flomi.threads import one_thread
 
 __all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
 
-DEFAULT_ESTIMATORS = ("baselines", "bounds")
+#: What runs unless told otherwise: flomi's own fast estimate, and these groups.
+DEFAULT_ESTIMATORS = ("auto-fast", "baselines", "bounds")
 DEFAULT_SIZES = (1000, 5000, 10_000)
 CONSISTENCY = {  # suites without a known MI, by the images that they are made of
     "self-consistency": "digits",
@@ -34,13 +36,19 @@ CONSISTENCY = {  # suites without a known MI, by the images that they are made o
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went: cells asked for, how many of them were there before, were skipped, and failed."""
+    """How a run went: cells asked for, how many of them were there before, were skipped, and failed.
+
+    `first_failure` names the first failed cell and says why; `versions` counts the cells from before by the flomi that ran
+    them, where it is another.
+    """
 
     cells: int
     before: int
     skipped: int
     failed: int
     path: Path
+    first_failure: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 def names_of_suites() -> tuple[str, ...]:
@@ -101,6 +109,7 @@ def run(
         todo = [
             k for k in wanted if k not in results.rows or (retry and results.rows[k]["verdict"] == FAILED)
         ]
+        kept = Counter(results.rows[key]["version"] for key in set(wanted) - set(todo))
         # batches would hold back finished rows, and a kill would lose them
         rows = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
             delayed(measure)(*_fields(key)) for key in todo
@@ -108,9 +117,23 @@ def run(
         for row in tqdm(rows, total=len(todo), desc=suite, unit="cell", disable=not progress, smoothing=0.1):
             results.add(row)
         results.finish()
-        verdicts = [results.rows[key]["verdict"] for key in wanted]
-    skipped, failed = verdicts.count(SKIPPED), verdicts.count(FAILED)
-    return Outcome(len(wanted), len(wanted) - len(todo), skipped, failed, path)
+        skipped, failed = (
+            [key for key in wanted if results.rows[key]["verdict"] == verdict]
+            for verdict in (SKIPPED, FAILED)
+        )
+        first = [
+            f"{key.estimator} on {key.task}, {key.n} rows, seed {key.seed}: {results.rows[key]['note']}"
+            for key in failed[:1]
+        ]
+    return Outcome(
+        len(wanted),
+        len(wanted) - len(todo),
+        len(skipped),
+        len(failed),
+        path,
+        first_failure="".join(first),
+        versions={version: kept[version] for version in sorted(kept) if version != flomi.__version__},
+    )
 
 
 def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
