@@ -111,10 +111,9 @@ def run(
     skipped = f", {outcome.skipped} skipped as not applicable" if outcome.skipped else ""
     typer.echo(f"{outcome.cells} {are} in {out}{before}{skipped}; flomi bench report {out} shows them")
     if outcome.versions:
-        found = ", ".join(f"{count} of flomi {version}" for version, count in outcome.versions.items())
+        found = ", ".join(f"{count} by flomi {version}" for version, count in outcome.versions.items())
         typer.echo(
-            f"{out} had {found}, and this is {__version__}: they were not run again; another --out does so",
-            err=True,
+            f"of these, {found} (this is {__version__}), not run again; another --out runs all", err=True
         )
     if outcome.failed:
         which = "it was" if outcome.failed == 1 else "the first was"

@@ -162,7 +162,7 @@ def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Answer:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0):
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0) > 0:
         raise TypeError
     return float(value)
 
