@@ -206,7 +206,7 @@ def test_rows_of_another_version_are_told(here: Path, capsys: pytest.CaptureFixt
     assert out.startswith("2 cells are in bench.csv, 1 of them before; ")
     assert (
         err
-        == f"of these, 1 by flomi 0.0.1 (this is {flomi.__version__}), not run again; another --out runs all\n"
+        == f"of the cells in bench.csv, 1 by flomi 0.0.1 (this is {flomi.__version__}), not run again; another --out runs all\n"
     )
     assert bench.run("independence", ["gaussian"], sizes=[30], seeds=[1]).versions == {}
 

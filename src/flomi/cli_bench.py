@@ -113,7 +113,8 @@ def run(
     if outcome.versions:
         found = ", ".join(f"{count} by flomi {version}" for version, count in outcome.versions.items())
         typer.echo(
-            f"of these, {found} (this is {__version__}), not run again; another --out runs all", err=True
+            f"of the cells in {out}, {found} (this is {__version__}), not run again; another --out runs all",
+            err=True,
         )
     if outcome.failed:
         which = "it was" if outcome.failed == 1 else "the first was"
