@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
 MATHEMATICS = {
     "bounds",
+    "classical",
     "critics",
     "preprocess",
     "closed_form",
@@ -31,9 +32,11 @@ CORE = BELOW | {"plan", "crossfit", "storage", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "bounds": set(),
+    "threads": set(),
     "preprocess": set(),
     "closed_form": {"preprocess"},
-    "local_ratio": {"closed_form", "preprocess"},
+    "classical": set(),
+    "local_ratio": {"classical", "closed_form", "preprocess"},
     "matched": {"closed_form", "local_ratio", "preprocess"},
     "regression": {"closed_form", "preprocess"},
     "features": {"closed_form", "preprocess"},
@@ -63,12 +66,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": CORE | {"panels", "webpage", "the package"},
     "tasks": CORE,
     "applications": CORE | {"losses"},
-    "bench": CORE | {"tasks", "panels", "webpage", "the package"},
+    "bench": CORE | {"tasks", "threads", "panels", "webpage", "the package"},
     "doctor": CORE | {"the package"},
     "outputs": CORE | {"report"},
-    "reproduce": CORE | {"panels", "tasks", "the package"},
-    "cli_bench": {"bench"},
-    "cli_reproduce": {"reproduce"},
+    "reproduce": CORE | {"panels", "tasks", "threads", "the package"},
+    "cli_bench": {"bench", "outputs", "the package"},
+    "cli_reproduce": {"reproduce", "outputs"},
     "cli": CORE
     | {
         "losses",
@@ -94,8 +97,10 @@ MAY_DRAW = {("MIEstimate", "plot"), ("MIEstimate", "report")}
 THIRD_PARTY: dict[str, set[str]] = {
     "bounds": {"torch"},
     "critics": {"torch"},
+    "threads": {"torch", "threadpoolctl"},
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
+    "classical": {"torch", "scipy"},
     "local_ratio": {"torch", "scipy"},
     "matched": {"torch", "scipy"},
     "regression": {"torch"},

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from flomi import bench, local_ratio, tasks
+from flomi import bench, tasks
 from flomi.bench import baselines, estimators, variational
-from flomi.bench.baselines import NotApplicable, Reading
+from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bounds import BOUNDS
 
 NORMAL = tasks.get("1v1-normal-0.75")
@@ -43,17 +43,10 @@ def test_baselines_ignore_scale_and_constant_columns():
         assert run(wide, y - 7, 0).estimate == pytest.approx(run(x, y, 0).estimate, abs=rounding)
 
 
-def test_neighbours_by_tree_and_by_all_distances_agree():
-    x, y = tasks.get("multinormal-sparse-3-3-2-2.0").sample(700, seed=0)
-    a, b = torch.from_numpy(x), torch.from_numpy(y)
-    for k in (1, 5):
-        torch.testing.assert_close(
-            baselines._ksg_all_pairs(a, b, k), local_ratio.ksg(a, b, k), rtol=0, atol=1e-6
-        )
-    tied = torch.zeros(20, 1, dtype=torch.float64)
-    torch.testing.assert_close(
-        baselines._ksg_all_pairs(tied, tied, 3), local_ratio.ksg(tied, tied, 3), rtol=0, atol=1e-6
-    )
+def test_kernels_leave_each_row_out_of_its_own_density():
+    """With it they read 0.7 nats here, where there is nothing."""
+    x, y = (np.random.default_rng(i).normal(size=(1000, 3)) for i in (0, 1))
+    assert abs(baselines.kde(x, y, 0).estimate) < 0.2
 
 
 def test_histogram_keeps_vectors_apart():
@@ -162,6 +155,46 @@ def test_unknown_names_say_what_to_do(name, message):
         estimators.expand([name])
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("import os\ndef f(:\n", "SyntaxError: .*own_0.py, line 2"),
+    ("\nimport no_such_module_anywhere\n", "ModuleNotFoundError: No module named .*own_1.py, line 2"),
+    ("def f():\n    return 1 / 0\n\nf()\n", "ZeroDivisionError: division by zero; .*own_2.py, line 2"),
+    ("import math\nmath.nothing\n", "AttributeError: .*own_3.py, line 2"),
+    ("raise SystemExit('no')\n", "SystemExit: no; .*own_4.py, line 1"),
+])  # fmt: skip
+def test_a_module_that_breaks_at_import_is_named_with_its_line(text, message, tmp_path, monkeypatch):
+    name = f"own_{message.split('own_')[1][0]}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"'{name}' can't be imported .{message}") as caught:
+        estimators.expand([f"{name}:f"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    (None, "None"),
+    ("0.5", "a value of type str"),
+    (np.array([0.5]), "a value of type ndarray of shape (1,)"),
+    ([0.5, 0.6], "a value of type list"),
+    ({}, "no estimate"),
+    ({"estimate": None}, "no estimate"),
+    ({"estimat": 1.0}, "estimat"),
+    ({"estimate": 0.5, "stderr": torch.ones(2)}, "stderr as Tensor of shape (2,)"),
+])  # fmt: skip
+def test_what_ones_own_function_must_return(given, found):
+    with pytest.raises(ValueError) as caught:
+        estimators._own(lambda x, y, seed: given, *ROWS, 0)
+    assert str(caught.value).startswith(
+        f"it returned {found}; return a number, or a mapping with estimate and any of "
+    )
+
+
+@pytest.mark.parametrize("given", [1, np.float32(1), np.array(1.0), torch.tensor(1.0), True])
+def test_numbers_of_any_make_will_do(given):
+    assert estimators._own(lambda x, y, seed: given, *ROWS, 0) == Answer(1.0)
+
+
 def test_ones_own_function_returns_a_number_or_a_mapping(tmp_path, monkeypatch):
     (tmp_path / "mine_for_test.py").write_text(
         "def number(x, y, seed):\n    return 0.5\n"
@@ -169,7 +202,7 @@ def test_ones_own_function_returns_a_number_or_a_mapping(tmp_path, monkeypatch):
         "def wrong(x, y, seed):\n    return {'estimat': 1.0}\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert bench.resolve("mine_for_test:number").run(*ROWS, 0) == Reading(0.5)
-    assert bench.resolve("mine_for_test:mapping").run(*ROWS, 3) == Reading(3.0, 0.1, verdict="fine")
+    assert bench.resolve("mine_for_test:number").run(*ROWS, 0) == Answer(0.5)
+    assert bench.resolve("mine_for_test:mapping").run(*ROWS, 3) == Answer(3.0, 0.1, verdict="fine")
     with pytest.raises(ValueError, match="it returned estimat; return a number, or a mapping with estimate"):
         bench.resolve("mine_for_test:wrong").run(*ROWS, 0)

@@ -287,3 +287,17 @@ def test_the_page_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     assert found["rows"] == 58 and found["names"] > 50
     assert len(found["svg"]) == 4 and all(250 < w <= 480 for w in found["svg"])
     assert found["text"] > 8  # pixels: legible
+
+
+def test_no_rows_need_no_shades() -> None:
+    assert charts._sizes(pd.DataFrame({"n": []})) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_every_size_has_a_shade_of_its_own(count: int) -> None:
+    pairs = charts._sizes(pd.DataFrame({"n": [1000 * i for i in range(count, 0, -1)]}))
+    assert [n for _, n in pairs] == [1000 * i for i in range(1, count + 1)]
+    shades = [shade for shade, _ in pairs]
+    assert len(set(shades)) == count and shades[-1] == charts.SHADES[-1]
+    light = [sum(bytes.fromhex(shade[1:])) for shade in shades]
+    assert light == sorted(light, reverse=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flomi import bench, cli, cli_bench, tasks
+import flomi
+from flomi import bench, cli, cli_bench, outputs, tasks
 from flomi.bench import results, runner
 from flomi.bench.results import COLUMNS, HEADER, Key, read
 
@@ -135,7 +136,10 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(
     assert run(*command) == 1
     out, err = capsys.readouterr()
     assert "12 cells are in a.csv, 4 skipped as not applicable" in out
-    assert err == "6 of 12 cells failed: the column note of a.csv says why\n"
+    assert err == (
+        "6 of 12 cells failed; the first was own_bench_module:broken on independence-1-1, 30 rows, seed 0: RuntimeError: "
+        "first line second, with a comma; mend it, then add --retry\n"
+    )
     notes = {(row["estimator"], row["task"]): (row["verdict"], row["note"]) for row in read(here / "a.csv")}
     failed = notes["own_bench_module:broken", "independence-1-1"]
     assert failed == ("failed", "RuntimeError: first line second, with a comma")
@@ -149,7 +153,11 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(
     (here / "own_bench_module.py").write_text(text)
     sys.modules.pop("own_bench_module")
     assert run(*command, "--retry") == 1  # three are still not a number
-    assert capsys.readouterr().err.endswith("3 of 12 cells failed: the column note of a.csv says why\n")
+    err = capsys.readouterr().err
+    assert (
+        "3 of 12 cells failed; the first was own_bench_module:nothing on independence-1-1, 30 rows, seed 0: the"
+        in err
+    )
 
 
 def test_self_consistency_runs_without_a_truth(here: Path) -> None:
@@ -180,8 +188,45 @@ def test_interrupted_says_where_it_stands(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "_estimated", interrupt)
-    assert run("run", "independence", "--estimator", "gaussian", "--sizes", 30) == 1
-    assert "interrupted: what was finished is in bench.csv" in capsys.readouterr().err
+    assert run("run", "independence", "--estimator", "gaussian", "--sizes", 30) == 130
+    assert capsys.readouterr().err == (
+        "interrupted: what was finished is in bench.csv; the same command goes on from there\n"
+    )
+
+
+def test_rows_of_another_version_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "independence", "--estimator", "gaussian", "--sizes", 30, "--task", "independence-1-1"]
+    assert run(*command) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("1 cell is in bench.csv; ") and err == ""
+    path = here / "bench.csv"
+    path.write_text(path.read_text().replace(f",{flomi.__version__},", ",0.0.1,"))
+    assert run(*command, "--seeds", "0,1") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("2 cells are in bench.csv, 1 of them before; ")
+    assert (
+        err
+        == f"of the cells in bench.csv, 1 by flomi 0.0.1 (this is {flomi.__version__}), not run again; another --out runs all\n"
+    )
+    assert bench.run("independence", ["gaussian"], sizes=[30], seeds=[1]).versions == {}
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "independence", "--out", "shut/a.csv"], ["report", "--out", "shut/a.html"]]
+)
+def test_where_nothing_can_be_written_it_says_so_before_the_run(
+    here: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    (here / "shut").mkdir()
+    (here / "bench.csv").write_text(HEADER)
+    monkeypatch.setattr(outputs.tempfile, "TemporaryFile", refuse)  # root may write everywhere
+    assert run(*command) == 2
+    assert capsys.readouterr().err == (
+        f"error: --out {command[-1]} can't be written (Permission denied); name another\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +240,11 @@ def test_interrupted_says_where_it_stands(
         ),
         (["run", "independence", "--sizes", "1e3"], "'1e3' is no whole number; write such as 0,1,2 or 0:3"),
         (["run", "independence", "--sizes", "0"], "--sizes '0': give at least one number, each 1 or more"),
-        (["run", "independence", "--seeds", "3:3"], "--seeds '3:3': give at least one number"),
+        (
+            ["run", "independence", "--seeds", "3:1"],
+            "--seeds '3:1': 3:1 is empty, for a:b ends before b; write such as 3:6",
+        ),
+        (["run", "independence", "--estimator", "torn_module:f"], "torn_module.py, line 2"),
         (["run", "independence", "--task", "none"], "suite independence has no task 'none'"),
         (["run", "independence", "--jobs", "0"], "--jobs is 0; it must be 1 or more"),
         (["run", "independence", "--out", "a.txt"], "--out a.txt: the name must end in .csv"),
@@ -216,6 +265,7 @@ def test_a_wrong_call_is_one_line(
 ) -> None:
     (here / "other.csv").write_text("a,b\n1,2\n")
     (here / "empty.csv").write_text(HEADER)
+    (here / "torn_module.py").write_text("x = 1\ndef f(:\n")
     assert run(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
@@ -226,7 +276,7 @@ def test_a_wrong_call_is_one_line(
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list") == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in (*bench.names_of_suites(), *bench.catalogue()))
+    assert all(f"  {name} " in out for name in (*bench.names_of_suites(), *bench.catalogue()))
     assert run("list", "staircase") == 0
     assert "staircase-20-20-6   20 x 20  6.00000 nats" in capsys.readouterr().out
     assert run("list", "self-consistency") == 0
@@ -234,7 +284,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_names_in_the_help_are_the_suites() -> None:
-    assert ", ".join(bench.names_of_suites()) == cli_bench._SUITES
+    assert bench.names_of_suites() == tuple(cli_bench._SUITES)
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -308,8 +308,9 @@ def test_one_experiment_by_name(
     fast: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["reproduce", "framework", "--quick", "--out", str(tmp_path / "new" / "folder")]) == 0
-    out, _ = capsys.readouterr()
-    assert "UBA >= DV >= NWJ" in out and "paper" in out and "framework.csv" in out
+    out, err = capsys.readouterr()
+    assert "UBA >= DV >= NWJ" in out and "paper" in out
+    assert err.startswith("wrote ") and "framework.csv" in err
     about = json.loads((tmp_path / "new/folder/framework.json").read_text())
     assert about["size"] == "quick" and about["seed"] == 0 and "torch" in about["versions"]
     assert about["command"].startswith("flomi reproduce framework --quick")
@@ -337,9 +338,10 @@ def test_an_interruption_says_what_is_kept(
         yield
 
     monkeypatch.setitem(EXPERIMENTS, "convergence", replace(EXPERIMENTS["convergence"], run=stop))
-    assert cli.main(["reproduce", "all", "--quick", "--out", str(tmp_path)]) == 1
+    assert cli.main(["reproduce", "all", "--quick", "--out", str(tmp_path)]) == 130
     err = capsys.readouterr().err
     assert "interrupted: convergence was not finished; 1 of 2 are in" in err
+    assert "before there was a result" not in err
     assert (tmp_path / "framework.csv").exists() and not (tmp_path / "convergence.csv").exists()
 
 
@@ -359,6 +361,7 @@ def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
         (["depth", "--seed", "-1"], "--seed is -1; it must be from 0"),
         (["depth", "--seed", "x"], "--seed must be a whole number"),
         (["depth", "--out", "FILE"], "is a file; name a folder"),
+        (["depth", "--out", "FILE/folder"], "folder can't be written (Not a directory); name another"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_code_2(
@@ -366,7 +369,7 @@ def test_a_wrong_call_is_one_line_and_code_2(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert cli.main(["reproduce", *(str(file) if a == "FILE" else a for a in arguments)]) == 2
+    assert cli.main(["reproduce", *(a.replace("FILE", str(file)) for a in arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
     assert message in err

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from flomi import __version__, outputs
 from flomi.cli_bench import bench
-from flomi.cli_reproduce import reproduce
+from flomi.cli_reproduce import EXIT_CODES, reproduce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -313,7 +313,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-app.command(epilog=_EXIT_CODES)(reproduce)
+app.command(epilog=EXIT_CODES)(reproduce)
 
 
 def _calm_threads() -> None:
@@ -393,6 +393,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(
             args=words, prog_name="flomi", standalone_mode=False, obj=shlex.join(["flomi", *words])
         )
+    except outputs.Interrupted as stop:
+        typer.echo(f"interrupted: {stop}", err=True)
+        return 130
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from flomi import __version__
+from flomi.outputs import Interrupted, check_writable
+
 __all__ = ["bench"]
 
 bench = typer.Typer(
@@ -17,24 +20,33 @@ bench = typer.Typer(
     no_args_is_help=True,
 )
 
-# What `flomi.bench` has, which loads NumPy; a test compares them.
-_SUITES = (
-    "bmi-v1, staircase, staircase-100, staircase-cubic, high-mi, paper, independence, wild, self-consistency, "
-    "self-consistency-mnist, self-consistency-fashion-mnist"
-)
-_EXIT_CODES = """Exit code: 0 done; 2 the call is wrong (one line says what and how to mend it); 1 some cells failed, a run was
-interrupted, or anything else."""
+# The names that `flomi.bench` has, which loads NumPy; a test compares them.
+_SUITES = {
+    "bmi-v1": "the 40 tasks of Czyz et al. (2023), 0.2 to 1.7 nats",
+    "staircase": "Gaussians of 2, 4, 6, 8 and 10 nats, 20 columns a side",
+    "staircase-100": "the same in 100 columns a side",
+    "staircase-cubic": "the same with y cubed",
+    "high-mi": "1 to 20 nats, Gaussian and not",
+    "paper": "the Gaussians of the FLO paper",
+    "independence": "no information, in 1, 20 and 100 columns a side",
+    "wild": "20 distributions that no choice in flomi was made on",
+    "self-consistency": "handwritten digits whose MI is not known, but ratios are",
+    "self-consistency-mnist": "the same of MNIST, where installed",
+    "self-consistency-fashion-mnist": "the same of Fashion-MNIST, where installed",
+}
+_EXIT_CODES = """Exit code: 0 done; 2 the call is wrong (one line says what and how to mend it); 130 Ctrl-C, and what was finished
+is kept; 1 some cells failed, or anything else."""
 
 
 @bench.command(epilog=_EXIT_CODES)
 def run(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {_SUITES}.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(_SUITES)}.")],
     estimator: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             help="Estimators, separated by commas, or the option again: names and groups (baselines, bounds) as "
-            "`flomi bench list` shows them, or module:function for one of your own. Baselines and bounds if left out.",
+            "`flomi bench list` shows them, or module:function for one of your own. auto-fast, baselines and bounds if left out.",
         ),
     ] = None,
     sizes: Annotated[
@@ -93,16 +105,22 @@ def run(
             progress=not quiet and sys.stderr.isatty(),
         )
     except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted: what was finished is in {out}; the same command goes on from there", err=True
-        )
-        raise typer.Exit(1) from None
+        raise Interrupted(f"what was finished is in {out}; the same command goes on from there") from None
+    are = "cell is" if outcome.cells == 1 else "cells are"
     before = f", {outcome.before} of them before" if outcome.before else ""
     skipped = f", {outcome.skipped} skipped as not applicable" if outcome.skipped else ""
-    typer.echo(f"{outcome.cells} cells are in {out}{before}{skipped}; flomi bench report {out} shows them")
-    if outcome.failed:
+    typer.echo(f"{outcome.cells} {are} in {out}{before}{skipped}; flomi bench report {out} shows them")
+    if outcome.versions:
+        found = ", ".join(f"{count} by flomi {version}" for version, count in outcome.versions.items())
         typer.echo(
-            f"{outcome.failed} of {outcome.cells} cells failed: the column note of {out} says why", err=True
+            f"of the cells in {out}, {found} (this is {__version__}), not run again; another --out runs all",
+            err=True,
+        )
+    if outcome.failed:
+        which = "it was" if outcome.failed == 1 else "the first was"
+        typer.echo(
+            f"{outcome.failed} of {outcome.cells} cells failed; {which} {outcome.first_failure}; mend it, then add --retry",
+            err=True,
         )
         raise typer.Exit(1)
 
@@ -124,13 +142,16 @@ def show(
             truth = "MI not known" if mi is None else f"{mi:.5f} nats"
             typer.echo(f"{task.name:<{width}}  {task.dim_x} x {task.dim_y}  {truth}")
         return
-    typer.echo("Suites: " + _SUITES)
+    typer.echo("Suites:")
+    width = max(map(len, _SUITES))
+    for name, about in _SUITES.items():
+        typer.echo(f"  {name:<{width}}  {about}")
     typer.echo("")
     typer.echo("Estimators (and the groups flomi, baselines, bounds):")
     known = bench_module.catalogue()
     width = max(map(len, known))
-    for name, row in known.items():
-        typer.echo(f"  {name:<{width}}  {row.about}")
+    for name, estimator in known.items():
+        typer.echo(f"  {name:<{width}}  {estimator.about}")
 
 
 @bench.command(epilog=_EXIT_CODES)
@@ -187,6 +208,10 @@ def _numbers(option: str, text: str | None, least: int) -> list[int] | None:
             raise ValueError(
                 f"{option} {text!r}: {word.strip()!r} is no whole number; write such as 0,1,2 or 0:3"
             )
+        if colon and int(last) <= int(first):
+            raise ValueError(
+                f"{option} {text!r}: {word.strip()} is empty, for a:b ends before b; write such as {first}:{int(first) + 3}"
+            )
         found += range(int(first), int(last)) if colon else [int(first)]
     if not found or min(found) < least:
         raise ValueError(f"{option} {text!r}: give at least one number, each {least} or more")
@@ -199,4 +224,5 @@ def _file(option: str, text: str, suffix: str) -> Path:
         raise ValueError(f"{option} {text}: the name must end in {suffix}")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{option} {text}: there is no folder {path.parent}, or it is a folder itself")
+    check_writable(option, text, path.parent, path)
     return path

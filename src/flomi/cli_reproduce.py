@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flomi.outputs import Interrupted, check_writable
+
 if TYPE_CHECKING:
     from flomi.reproduce import Experiment, Finding
 
-__all__ = ["reproduce"]
+__all__ = ["EXIT_CODES", "reproduce"]
+
+EXIT_CODES = """Exit code: 0 done; 2 the call is wrong (one line says what and how to mend it); 130 Ctrl-C, and experiments that
+were finished are kept; 1 anything else."""
 
 
 def reproduce(
@@ -52,7 +57,11 @@ def reproduce(
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
     _check_matplotlib()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} can't be written ({error.strerror or error}); name another") from None
+    check_writable("--out", out, out)
     size = "quick" if quick else "full"
     for i, experiment in enumerate(chosen):
         if name == "all" and is_complete(experiment, out, size, seed):
@@ -64,8 +73,7 @@ def reproduce(
             done = (
                 f"; {i} of {len(chosen)} are in {out}, and the same command goes on from there" if i else ""
             )
-            typer.echo(f"interrupted: {experiment.name} was not finished{done}", err=True)
-            raise typer.Exit(1) from None
+            raise Interrupted(f"{experiment.name} was not finished{done}") from None
 
 
 def _run(experiment: Experiment, size: str, seed: int, out: Path, command: str) -> None:
@@ -93,8 +101,8 @@ def _run(experiment: Experiment, size: str, seed: int, out: Path, command: str) 
     files = write(experiment, table, out, about)
     typer.echo(f"{experiment.name}: {experiment.title}  ({size}, seed {seed}, {seconds:.0f} s)")
     typer.echo(f"Paper: {experiment.paper}\n")
-    typer.echo(_findings(experiment.compare(table)))
-    typer.echo(f"\nwrote {', '.join(str(path) for path in files)}\n")
+    typer.echo(_findings(experiment.compare(table)) + "\n")
+    typer.echo(f"wrote {', '.join(str(path) for path in files)}", err=True)
 
 
 def _findings(findings: Sequence[Finding]) -> str:

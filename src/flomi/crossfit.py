@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from flomi import candidates, inference
 from flomi.candidates import Fold
+from flomi.classical import ksg
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS
 from flomi.data import Pairs
-from flomi.local_ratio import ksg
 from flomi.own import scale_note
 from flomi.plan import Plan
 from flomi.preprocess import RankNormal

@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from flomi.classical import ksg
 from flomi.closed_form import InSample
 from flomi.preprocess import RankNormal
 
-__all__ = ["LocalCritic", "ksg", "nearest_neighbour_mi"]
+__all__ = ["LocalCritic", "nearest_neighbour_mi"]
 
 _EDGE, _NODES = 4.5, 513  # the grid, in normal scores: nodes 0.018 apart
 _FLOOR = 0.01  # share of independence mixed in, so that no pair is impossible
@@ -132,37 +133,3 @@ def nearest_neighbour_mi(z: Tensor, k: int = 5) -> InSample:
     return InSample(
         plain + moved, stderr, -moved, f"{k} nearest neighbours, extrapolated in the number of rows"
     )
-
-
-def ksg(x: Tensor, y: Tensor, k: int = 5) -> Tensor:
-    """The same by row [n], without the extrapolation, for x and y of any number of columns: too low where there are many.
-
-    Reference: Kraskov, Stoegbauer, Grassberger 2004, their first algorithm.
-
-    >>> x = torch.randn(2000, 2)
-    >>> 0.5 < float(ksg(x, x + torch.randn(2000, 2)).mean()) < 0.8  # the truth is log 2
-    True
-    """
-    from scipy.spatial import cKDTree
-
-    points = torch.cat([x, y], 1).double().numpy()
-    distance, _ = cKDTree(points).query(points, [k + 1], p=math.inf)
-    radius = torch.as_tensor(distance).double()[:, 0]
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for side in (x.double(), y.double()):
-        # strictly nearer; the row itself stands for the + 1
-        if side.shape[1] == 1:
-            column = side[:, 0]
-            ordered = column.contiguous().sort().values
-            near = torch.searchsorted(ordered, column + radius) - torch.searchsorted(
-                ordered, column - radius, right=True
-            )
-        else:
-            inside = torch.nextafter(radius, torch.zeros_like(radius)).numpy()
-            tree = cKDTree(side.numpy())
-            near = torch.as_tensor(
-                tree.query_ball_point(side.numpy(), inside, p=math.inf, return_length=True)
-            )
-        total += torch.special.digamma(near.clamp(min=1).double())
-    local: Tensor = torch.special.digamma(torch.tensor(float(k))) + math.log(len(x)) - total
-    return local

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
     from flomi.data import Pairs
     from flomi.estimator import MIEstimate, MIEstimator
 
-__all__ = ["as_dict", "as_json", "as_text", "check", "write"]
+__all__ = ["Interrupted", "as_dict", "as_json", "as_text", "check", "check_writable", "write"]
 
 _SUFFIXES = {"report": (".html", ".htm"), "plot": (".png", ".svg", ".pdf"), "pmi": (".csv",), "save": ()}
 _NEEDS = {"report": ("matplotlib", "jinja2"), "plot": ("matplotlib",), "pmi": (), "save": ()}
 _SAVED = {"estimator.json", "tensors.safetensors"}  # a folder of just these is an estimator saved earlier
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a long run, exit code 130; the message says what is kept and how to go on."""
 
 
 def check(inputs: Sequence[str], **paths: str | None) -> dict[str, Path]:
@@ -51,6 +56,19 @@ def check(inputs: Sequence[str], **paths: str | None) -> dict[str, Path]:
                 raise ValueError(f"--{what} needs the package {package}; pip install 'flomi[report]'")
         wanted[what] = path
     return wanted
+
+
+def check_writable(option: str, text: str | Path, folder: Path, file: Path | None = None) -> None:
+    """ValueError unless files can be made in the folder, and the file, where it exists, can be changed; by trying."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if file is not None and file.exists():
+            open(file, "ab").close()
+    except OSError as error:
+        raise ValueError(
+            f"{option} {text} can't be written ({error.strerror or error}); name another"
+        ) from None
 
 
 def write(

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
-from flomi.bench.estimators import catalogue, resolve
+from flomi.bench.estimators import Estimator, catalogue, resolve
 from flomi.bench.page import write_page
-from flomi.bench.runner import DEFAULT_ESTIMATORS, Outcome, measure, names_of_suites, run, tasks_of
+from flomi.bench.runner import DEFAULT_ESTIMATORS, Outcome, names_of_suites, run, tasks_of
 from flomi.bench.summary import by_task, consistency_table, leaderboard, load, markdown, readouts
 
 __all__ = [
     "DEFAULT_ESTIMATORS",
+    "Estimator",
     "Outcome",
     "by_task",
     "catalogue",
@@ -24,7 +25,6 @@ __all__ = [
     "leaderboard",
     "load",
     "markdown",
-    "measure",
     "names_of_suites",
     "readouts",
     "resolve",

@@ -1,9 +1,9 @@
-"""Classical estimators, one function each: (x, y, seed) -> `Reading`, in nats. `NotApplicable` where one makes no sense.
+"""Classical estimators, one function each: (x, y, seed) -> `Answer`, in nats. `NotApplicable` where one makes no sense.
 
 gaussian      canonical correlations: what jointly Gaussian data would have
 ksg           nearest neighbours (Kraskov, Stoegbauer and Grassberger 2004)
 histogram     counts in bins of equal frequency, with the correction of Miller and Madow
-kde           Gaussian kernel densities of Scott's width
+kde           Gaussian kernel densities of Scott's width, each row left out of its own
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from flomi import classical
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NotApplicable", "Reading", "gaussian", "histogram", "kde", "ksg"]
+__all__ = ["Answer", "NotApplicable", "gaussian", "histogram", "kde", "ksg"]
 
 Array = npt.NDArray[np.float64]
 
 Z95 = 1.959964
-TREE_COLUMNS = 6  # up to here a tree finds neighbours faster than all distances do
 ROWS_A_CELL, LEAST_BINS = 5, 4  # of the histogram
 MOST_KDE_COLUMNS, KDE_ROWS = 6, 2000
 
@@ -32,7 +33,7 @@ class NotApplicable(ValueError):
 
 
 @dataclass(frozen=True)
-class Reading:
+class Answer:
     """What an estimator says of one data set, in nats; None where it offers no such number.
 
     estimate, stderr, ci_low, ci_high: the number and its 95 % interval. lower_bound: one-sided 95 % confidence bound.
@@ -51,13 +52,13 @@ class Reading:
     @classmethod
     def of(
         cls, estimate: float, stderr: float, bound: float | None = None, plug_in: float | None = None
-    ) -> Reading:
+    ) -> Answer:
         """With the interval that a normal distribution of the estimate gives."""
         low, high = estimate - Z95 * stderr, estimate + Z95 * stderr
         return cls(estimate, stderr, low, high, bound=bound, plug_in=plug_in)
 
 
-def gaussian(x: Array, y: Array, seed: int) -> Reading:
+def gaussian(x: Array, y: Array, seed: int) -> Answer:
     """Gaussian MI from the sample's canonical correlations, uncorrected.
 
         I = -1/2 sum_i log(1 - r_i^2),    stderr^2 = sum_i r_i^2 / n
@@ -80,7 +81,7 @@ def gaussian(x: Array, y: Array, seed: int) -> Reading:
     r = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     if np.any(r > 1 - 1e-9):
         raise NotApplicable("a linear function of x equals one of y: for Gaussians the MI is infinite")
-    return Reading.of(float(-0.5 * np.log1p(-(r**2)).sum()), float(np.sqrt((r**2).sum() / n)))
+    return Answer.of(float(-0.5 * np.log1p(-(r**2)).sum()), float(np.sqrt((r**2).sum() / n)))
 
 
 def _orthonormal(side: Array) -> Array:
@@ -91,7 +92,7 @@ def _orthonormal(side: Array) -> Array:
     return basis
 
 
-def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Reading:
+def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Answer:
     """Nearest neighbours in the maximum norm, on columns of variance 1; the first algorithm.
 
         I = psi(k) + psi(n) - < psi(n_x + 1) + psi(n_y + 1) >
@@ -105,36 +106,12 @@ def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Reading:
         >>> abs(ksg(x, x + rng.normal(size=(2000, 1)), 0).estimate - 0.3466) < 0.1
         True
     """
-    import torch
-
-    from flomi import local_ratio
-
     if len(x) <= k:
         raise NotApplicable(f"{len(x)} rows have no {k} neighbours each")
-    a, b = (torch.from_numpy(_standard(side)) for side in (x, y))
-    few = a.shape[1] + b.shape[1] <= TREE_COLUMNS
-    local = (local_ratio.ksg(a, b, k) if few else _ksg_all_pairs(a, b, k)).numpy()
-    return Reading.of(float(local.mean()), float(local.std(ddof=1) / np.sqrt(len(x))))
+    return _mean(classical.ksg(*_standard_tensors(x, y), k))
 
 
-def _ksg_all_pairs(x: Tensor, y: Tensor, k: int) -> Tensor:
-    """As `local_ratio.ksg`, from all distances, a block of rows at a time: trees are ten times slower in many columns."""
-    import torch
-
-    parts = []
-    for rows in torch.arange(len(x)).split(500):
-        near = [torch.cdist(side[rows], side, p=float("inf")) for side in (x, y)]
-        radius = (
-            torch.maximum(*near).topk(k + 1, largest=False).values[:, -1:]
-        )  # the nearest is the row itself
-        counts = torch.stack([(distance < radius).sum(1) for distance in near]).clamp(min=1)
-        parts.append(-torch.special.digamma(counts.double()).sum(0))
-    psi_k = torch.special.digamma(torch.tensor(float(k), dtype=torch.float64))
-    local: Tensor = torch.cat(parts) + psi_k + float(np.log(len(x)))
-    return local
-
-
-def histogram(x: Array, y: Array, seed: int) -> Reading:
+def histogram(x: Array, y: Array, seed: int) -> Answer:
     """Counts in cells, every column cut into bins of equal frequency, less the bias that empty cells make.
 
         I = sum p_xy log( p_xy / (p_x p_y) ) - (c_xy - c_x - c_y + 1) / (2 n),    c the cells that are not empty
@@ -162,7 +139,7 @@ def histogram(x: Array, y: Array, seed: int) -> Reading:
     count_x, count_y = np.bincount(of_x), np.bincount(of_y)
     pmi = np.log(n * joint[of_xy.reshape(-1)] / (count_x[of_x] * count_y[of_y]))
     excess = (len(joint) - len(count_x) - len(count_y) + 1) / (2 * n)
-    return Reading.of(float(pmi.mean() - excess), float(pmi.std(ddof=1) / np.sqrt(n)))
+    return Answer.of(float(pmi.mean() - excess), float(pmi.std(ddof=1) / np.sqrt(n)))
 
 
 def _cells(side: Array, bins: int) -> npt.NDArray[np.intp]:
@@ -175,13 +152,14 @@ def _cells(side: Array, bins: int) -> npt.NDArray[np.intp]:
     return cells
 
 
-def kde(x: Array, y: Array, seed: int) -> Reading:
+def kde(x: Array, y: Array, seed: int) -> Answer:
     """The mean log ratio of three kernel densities, of (x, y), x and y, each of Scott's width n^(-1/(d+4)).
 
         I = < log p(x, y) - log p(x) - log p(y) >
 
-    The densities are made of all rows and averaged over at most 2,000 of them. NotApplicable above six columns in all,
-    where kernels see nothing but their own row, and for columns that hang together exactly.
+    Each row is left out of its own densities, which are made of all others; the mean is over at most 2,000 rows.
+    NotApplicable above six columns in all, where hardly a row has another within its kernel, and for columns that hang
+    together exactly.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -194,15 +172,20 @@ def kde(x: Array, y: Array, seed: int) -> Reading:
         raise NotApplicable(
             f"{columns} columns are too many for kernel densities; up to {MOST_KDE_COLUMNS} make sense"
         )
-    from scipy.stats import gaussian_kde
-
-    joint = np.hstack([x, y])
-    if np.linalg.matrix_rank(_standard(joint)) < columns:
+    if np.linalg.matrix_rank(_standard(np.hstack([x, y]))) < columns:
         raise NotApplicable("a column is constant or a linear function of others: there is no density")
-    judged = slice(None, KDE_ROWS)
-    log_p = [gaussian_kde(z.T).logpdf(z[judged].T) for z in (joint, x, y)]
-    pmi = log_p[0] - log_p[1] - log_p[2]
-    return Reading.of(float(pmi.mean()), float(pmi.std(ddof=1) / np.sqrt(len(pmi))))
+    return _mean(classical.kde(*_standard_tensors(x, y), rows=KDE_ROWS))
+
+
+def _mean(local: Tensor) -> Answer:
+    """The mean over rows, as if they were independent."""
+    return Answer.of(float(local.mean()), float(local.std()) / len(local) ** 0.5)
+
+
+def _standard_tensors(x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    import torch
+
+    return torch.from_numpy(_standard(x)), torch.from_numpy(_standard(y))
 
 
 def _standard(side: Array) -> Array:

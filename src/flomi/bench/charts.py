@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bias", "coverage", "errors", "height", "main_size", "time"]
 
-SHADES = ("#b9d7ea", "#5aa5d3", BLUE, "#003f66")  # sizes, small to large
+SHADES = ("#b9d7ea", "#5aa5d3", BLUE, "#003f66")  # of sizes, small to large
 FLOOR = 1e-3  # errors and biases below this are drawn there
 
 
@@ -142,8 +142,15 @@ def _lines(ax: Axes, rows: Frame) -> dict[tuple[str, str], int]:
 
 
 def _sizes(rows: Frame) -> list[tuple[str, int]]:
+    """Every size with a shade of its own: the darkest of SHADES, or as many between them as it takes."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
     sizes = sorted(map(int, rows.n.unique()))
-    return [(SHADES[max(0, len(SHADES) - len(sizes) + i)], n) for i, n in enumerate(sizes)]
+    shades = list(SHADES[max(0, len(SHADES) - len(sizes)) :])
+    if len(sizes) > len(SHADES):
+        between = LinearSegmentedColormap.from_list("sizes", SHADES)
+        shades = [to_hex(between(place)) for place in np.linspace(0, 1, len(sizes))]
+    return list(zip(shades, sizes, strict=True))
 
 
 def _legend(ax: Axes) -> None:
@@ -151,7 +158,10 @@ def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.figure.legend(
-            handles, [f"{label} rows" for label in labels], loc="outside lower center", ncols=len(labels)
+            handles,
+            [f"{label} rows" for label in labels],
+            loc="outside lower center",
+            ncols=min(len(labels), 6),
         )
 
 

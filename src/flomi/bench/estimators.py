@@ -1,7 +1,7 @@
 """Estimators by name: flomi itself, the classical baselines, every bound in `BOUNDS`, and functions of one's own.
 
-An estimator takes (x, y, seed) and returns a `Reading`; one of one's own is named `module:function` and may return a number
-or a mapping with the names of `Reading` instead.
+An estimator takes (x, y, seed) and returns an `Answer`; one of one's own is named `module:function` and may return a number
+or a mapping with the names of `Answer` instead.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import importlib
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
-from flomi.bench.baselines import Array, Reading, gaussian, histogram, kde, ksg
+from flomi.bench.baselines import Answer, Array, gaussian, histogram, kde, ksg
 
 __all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
 
@@ -30,7 +31,7 @@ class Estimator:
     name: str
     about: str
     group: Literal["flomi", "baselines", "bounds", "own"]
-    run: Callable[..., Reading]
+    run: Callable[..., Answer]
     needs_py: bool = False
 
 
@@ -106,37 +107,70 @@ def _function(name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"estimator {name!r}: {module!r} can't be imported ({error})") from None
-    except AttributeError:
-        raise ValueError(f"estimator {name!r}: module {module} has no {attribute!r}") from None
+        loaded = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a module may do at import
+        raise _broken(name, module, error) from None
+    if not hasattr(loaded, attribute):
+        raise ValueError(f"estimator {name!r}: module {module} has no {attribute!r}")
+    found = getattr(loaded, attribute)
     if not callable(found):
         raise ValueError(f"estimator {name!r} is no function")
     return found  # type: ignore[no-any-return]
 
 
-def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Reading:
-    """What a function of one's own returned, checked and as a `Reading`."""
+def _broken(name: str, module: str, error: BaseException) -> ValueError:
+    place = f"{error.filename}, line {error.lineno}" if isinstance(error, SyntaxError) else _last_line(error)
+    what = error.msg if isinstance(error, SyntaxError) else error
+    reason = f"({what})" if place is None else f"({type(error).__name__}: {what}; {place})"
+    return ValueError(f"estimator {name!r}: {module!r} can't be imported {reason}")
+
+
+def _last_line(error: BaseException) -> str | None:
+    """File and line of the last code outside of Python's importing that ran; None if there was none but this file's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen ")
+    ]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
+
+
+def _own(function: Callable[..., Any], x: Array, y: Array, seed: int) -> Answer:
+    """What a function of one's own returned, checked and as an `Answer`."""
     given = function(x, y, seed)
     values = dict(given) if isinstance(given, Mapping) else {"estimate": given}
-    allowed = [f.name for f in fields(Reading)]
-    unknown = sorted(set(values) - set(allowed))
-    if unknown or "estimate" not in values:
-        raise ValueError(
-            f"it returned {', '.join(map(str, unknown)) or 'no estimate'}; return a number, or a mapping with estimate and "
-            f"any of {', '.join(allowed[1:])}"
-        )
+    allowed = [f.name for f in fields(Answer)]
+    wrong = ", ".join(sorted(map(str, set(values) - set(allowed))))
+    if not wrong and values.get("estimate") is None:
+        wrong = "no estimate" if isinstance(given, Mapping) else "None"
     verdict = str(values.pop("verdict", ""))
-    return Reading(
-        **{name: float(value) for name, value in values.items() if value is not None}, verdict=verdict
-    )
+    numbers = {}
+    for name, value in values.items():
+        if value is None or wrong:
+            continue
+        try:
+            numbers[name] = _number(value)
+        except (TypeError, ValueError):
+            shape = tuple(getattr(value, "shape", ()))
+            kind = f"{type(value).__name__} of shape {shape}" if shape else type(value).__name__
+            wrong = f"{name} as {kind}" if isinstance(given, Mapping) else f"a value of type {kind}"
+    if wrong:
+        raise ValueError(
+            f"it returned {wrong}; return a number, or a mapping with estimate and any of {', '.join(allowed[1:])}"
+        )
+    return Answer(**numbers, verdict=verdict)
 
 
-def _flomi(x: Array, y: Array, seed: int, effort: str) -> Reading:
+def _number(value: Any) -> float:
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0) > 0:
+        raise TypeError
+    return float(value)
+
+
+def _flomi(x: Array, y: Array, seed: int, effort: str) -> Answer:
     from flomi.estimator import estimate
 
     r = estimate(x, y, effort=effort, seed=seed)
     more = {"bound": r.bound, "plug_in": r.plug_in, "lower_bound": r.lower_bound}
     known = {name: value for name, value in more.items() if math.isfinite(value)}
-    return Reading(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)
+    return Answer(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)

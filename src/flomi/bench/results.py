@@ -55,7 +55,10 @@ class Results:
         """Put the file in canonical order: the same rows give the same file, in whatever order they came."""
         part = self.path.with_name(f".{self.path.name}.part")
         ordered = [_line(self.rows[key]) for key in sorted(self.rows)]
-        part.write_text(HEADER + "".join(ordered), encoding="utf-8")
+        with open(part, "wb") as file:
+            file.write((HEADER + "".join(ordered)).encode())
+            file.flush()
+            os.fsync(file.fileno())  # before it takes the place of rows that are on the disk
         os.replace(part, self.path)
 
 

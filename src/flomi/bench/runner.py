@@ -6,26 +6,26 @@ import difflib
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flomi
-from flomi.bench.baselines import NotApplicable, Reading
+from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bench.estimators import expand, resolve
 from flomi.bench.results import FAILED, SKIPPED, Key, opened
 from flomi.tasks import SUITES, Task, consistency, suite
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from flomi.threads import one_thread
 
 __all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
 
-DEFAULT_ESTIMATORS = ("baselines", "bounds")
+#: What runs unless told otherwise: flomi's own fast estimate, and these groups.
+DEFAULT_ESTIMATORS = ("auto-fast", "baselines", "bounds")
 DEFAULT_SIZES = (1000, 5000, 10_000)
 CONSISTENCY = {  # suites without a known MI, by the images that they are made of
     "self-consistency": "digits",
@@ -36,13 +36,19 @@ CONSISTENCY = {  # suites without a known MI, by the images that they are made o
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went: cells asked for, how many of them were there before, were skipped, and failed."""
+    """How a run went: cells asked for, how many of them were there before, were skipped, and failed.
+
+    `first_failure` names the first failed cell and says why; `versions` counts the cells from before by the flomi that ran
+    them, where it is another.
+    """
 
     cells: int
     before: int
     skipped: int
     failed: int
     path: Path
+    first_failure: str = ""
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 def names_of_suites() -> tuple[str, ...]:
@@ -103,6 +109,7 @@ def run(
         todo = [
             k for k in wanted if k not in results.rows or (retry and results.rows[k]["verdict"] == FAILED)
         ]
+        kept = Counter(results.rows[key]["version"] for key in set(wanted) - set(todo))
         # batches would hold back finished rows, and a kill would lose them
         rows = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
             delayed(measure)(*_fields(key)) for key in todo
@@ -110,9 +117,23 @@ def run(
         for row in tqdm(rows, total=len(todo), desc=suite, unit="cell", disable=not progress, smoothing=0.1):
             results.add(row)
         results.finish()
-        verdicts = [results.rows[key]["verdict"] for key in wanted]
-    skipped, failed = verdicts.count(SKIPPED), verdicts.count(FAILED)
-    return Outcome(len(wanted), len(wanted) - len(todo), skipped, failed, path)
+        skipped, failed = (
+            [key for key in wanted if results.rows[key]["verdict"] == verdict]
+            for verdict in (SKIPPED, FAILED)
+        )
+        first = [
+            f"{key.estimator} on {key.task}, {key.n} rows, seed {key.seed}: {results.rows[key]['note']}"
+            for key in failed[:1]
+        ]
+    return Outcome(
+        len(wanted),
+        len(wanted) - len(todo),
+        len(skipped),
+        len(failed),
+        path,
+        first_failure="".join(first),
+        versions={version: kept[version] for version in sorted(kept) if version != flomi.__version__},
+    )
 
 
 def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
@@ -132,12 +153,12 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
     _reset_peak()
     start = time.perf_counter()
     try:
-        with _one_thread():
+        with one_thread():
             x, y = target.sample(n, seed)
             start = time.perf_counter()
-            reading = _estimated(estimator, target, x, y, seed)
-        row |= asdict(reading)
-        if math.isnan(reading.estimate):
+            answer = _estimated(estimator, target, x, y, seed)
+        row |= asdict(answer)
+        if math.isnan(answer.estimate):
             row |= {"estimate": None, "verdict": FAILED, "note": "the estimate is not a number"}
     except NotApplicable as reason:
         row |= {"verdict": SKIPPED, "note": str(reason)}
@@ -146,7 +167,7 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
     return row | {"seconds": round(time.perf_counter() - start, 3), "peak_mb": _peak_mb()}
 
 
-def _estimated(name: str, target: Task | consistency.Pairing, x: Any, y: Any, seed: int) -> Reading:
+def _estimated(name: str, target: Task | consistency.Pairing, x: Any, y: Any, seed: int) -> Answer:
     estimator = resolve(name)
     if estimator.needs_py:
         return estimator.run(x, y, seed, log_py=target.log_py if isinstance(target, Task) else None)
@@ -181,21 +202,6 @@ def _fields(key: Key) -> Iterable[Any]:
 @cache
 def _pairings(dataset: str) -> tuple[consistency.Pairing, ...]:
     return consistency.pairings(consistency.images(dataset), dataset)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for BLAS and torch, so that a number does not depend on how many cells run beside it."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _reset_peak() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.bench.baselines import Array, NotApplicable, Reading
+from flomi.bench.baselines import Answer, Array, NotApplicable
 from flomi.bounds import BOUNDS, Scores
 from flomi.critics import CRITICS
 from flomi.preprocess import RankNormal, Standardize
@@ -34,7 +34,7 @@ BLOCK = 16  # negatives a row scored at a time, for memory
 
 def variational(
     x: Array, y: Array, seed: int, bound: str, *, log_py: Callable[[Array], Array] | None = None
-) -> Reading:
+) -> Answer:
     """Train the joint critic by a bound and measure it on held-out rows: both read-outs, in nats.
 
     `estimate` and `bound` are the bound's value; `plug_in` is the mean of the pointwise MI that it reads out: E[-u], E[g],
@@ -82,7 +82,7 @@ def variational(
             scores = _measured(model, *held, generator)
             values, pmi = row.value(scores).double(), row.pmi(scores).double()
     value = float(values.mean())
-    return Reading.of(
+    return Answer.of(
         value, float(values.std()) / math.sqrt(len(values)), bound=value, plug_in=float(pmi.mean())
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from flomi import classical as of_rows
 from flomi import tasks
 from flomi.bounds import BOUNDS
 from flomi.critics import CRITICS
@@ -45,22 +46,8 @@ NEIGHBOURS = 6  # k, as in the authors' code
 
 
 def ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
-    """Kraskov, Stoegbauer and Grassberger (2004), first estimator, maximum norm.
-
-        I = psi(k) + psi(n) - mean( psi(n_x + 1) + psi(n_y + 1) )
-
-    n_x counts the rows whose x is closer than the k-th neighbour in (x, y).
-    """
-    from scipy.spatial import cKDTree
-    from scipy.special import digamma
-
-    z = np.hstack([x, y])
-    radius = _kth_distance(z, k, np.inf)
-    radius = np.nextafter(radius, 0)  # closer than, not as close as
-    near_x, near_y = (
-        cKDTree(v).query_ball_point(v, radius, p=np.inf, return_length=True) for v in (x, y)
-    )  # each counts its own row, hence no + 1
-    return float(digamma(k) + digamma(len(x)) - np.mean(digamma(near_x) + digamma(near_y)))
+    """Kraskov, Stoegbauer and Grassberger (2004): the mean of `flomi.classical.ksg`."""
+    return float(of_rows.ksg(torch.from_numpy(x), torch.from_numpy(y), k).mean())
 
 
 def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
@@ -72,47 +59,21 @@ def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
     from scipy.special import digamma
 
     z = np.hstack([x, y])
-    radius = _kth_distance(z, k, 2)
+    radius = np.asarray(cKDTree(z).query(z, [k + 1])[0])[:, 0]
     near_x, near_y = (cKDTree(v).query_ball_point(v, radius, return_length=True) - 1 for v in (x, y))
     volumes = _log_ball(x.shape[1]) + _log_ball(y.shape[1]) - _log_ball(z.shape[1])
     return float(digamma(k) + np.log(len(x)) + volumes - np.mean(np.log(near_x) + np.log(near_y)))
 
 
 def kde(x: Array, y: Array) -> float:
-    """Mean of log p(x, y) / (p(x) p(y)), Gaussian kernels of Scott's width n^(-1/(d+4)), each row left out of its own sum."""
-    return float(np.mean(_log_density(np.hstack([x, y])) - _log_density(x) - _log_density(y)))
-
-
-def _kth_distance(z: Array, k: int, norm: float) -> Array:
-    """Distance of each row to its k-th neighbour."""
-    from scipy.spatial import cKDTree
-
-    return np.asarray(cKDTree(z).query(z, k + 1, p=norm)[0])[:, -1]
+    """Gaussian kernels of Scott's width, each row left out of its own sum: the mean of `flomi.classical.kde`."""
+    return float(of_rows.kde(torch.from_numpy(x), torch.from_numpy(y)).mean())
 
 
 def _log_ball(d: int) -> float:
     from scipy.special import gammaln
 
     return float(d / 2 * np.log(np.pi) - gammaln(1 + d / 2))
-
-
-def _log_density(v: Array) -> Array:
-    """Leave-one-out log density of each row; the kernel has the shape of the sample covariance."""
-    from scipy.special import logsumexp
-
-    n, d = v.shape
-    width = n ** (-1 / (d + 4))
-    root = np.linalg.cholesky(np.cov(v, rowvar=False).reshape(d, d)) * width
-    z = np.linalg.solve(root, v.T).T
-    constant = d / 2 * np.log(2 * np.pi) + np.log(np.diag(root)).sum() + np.log(n - 1)
-    square = (z**2).sum(1)
-    found = np.empty(n)
-    for start in range(0, n, 500):
-        rows = slice(start, min(start + 500, n))
-        log_kernel = z[rows] @ z.T - square / 2 - square[rows, None] / 2
-        log_kernel[np.arange(len(log_kernel)), np.arange(rows.start, rows.stop)] = -np.inf
-        found[rows] = logsumexp(log_kernel, axis=1)
-    return np.asarray(found - constant)
 
 
 def flo(x: Array, y: Array, seed: int, steps: int) -> float:
