@@ -64,7 +64,7 @@ Scheme: TypeAlias = Callable[[Model, Tensor, Tensor, torch.Generator], Scores]  
 
 GREEN, PINK, YELLOW, SKY = "#009e73", "#b5628f", "#b8860b", "#56b4e9"
 COLOURS = {
-    "flo": BLUE, "infonce": ORANGE, "nwj": GREEN, "tuba": PINK, "i-alpha": YELLOW, "dv": SKY, "truth": INK,
+    "flo": BLUE, "infonce": ORANGE, "nwj": GREEN, "tuba": PINK, "i-alpha": YELLOW, "i-alpha-0.8": YELLOW, "dv": SKY, "truth": INK,
 }  # fmt: skip
 
 
