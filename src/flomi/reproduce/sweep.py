@@ -58,6 +58,8 @@ READ_WITH = 64  # negatives a row for these: fewer only make the reading noisier
 LABEL = {"flo": "FLO", "nwj": "NWJ", "tuba": "TUBA", "infonce": "InfoNCE",
          f"i-alpha-{ALPHA}": f"alpha-InfoNCE ({ALPHA})"}  # fmt: skip
 
+EXPLAINED = "point: mean, side by side at one true MI; bar or band: lowest to highest decile of single rows"
+
 
 class Block(NamedTuple):
     """Cells that are trained alike: K candidates, clean negatives or self-pairs among them."""
@@ -133,19 +135,22 @@ def draw(table: pd.DataFrame) -> Figure:
     Two points are no curve: with fewer than three correlations there are markers and bars, side by side, else lines and bands.
     """
     kinds = list(table.groupby(["negatives", "K"], sort=False))
-    figure, axes = panels(1, len(kinds), 3.9, 3.8)
+    columns = min(2, len(kinds))
+    figure, axes = panels(-(-len(kinds) // columns), columns, 4.4, 3.5)
     top = 1.05 * float(table.truth.max())
-    for ax, ((negatives, k), part) in zip(axes, kinds, strict=True):
+    for ax in axes[len(kinds) :]:
+        ax.set_axis_off()
+    for ax, ((negatives, k), part) in zip(axes, kinds, strict=False):
         truth_line(ax, [0, top], [0, top])
         names = list(part.bound.unique())
         for i, name in enumerate(names):
             one = part[part.bound == name]
             few = len(one) < 3
-            shade, at = colour(name), one.truth + few * 0.022 * top * (i - len(names) + 1)
+            shade, at = colour(name), one.truth + few * 0.014 * top * (i - (len(names) - 1) / 2)
             ax.plot(at, one.value, marker="o", ms=4, lw=0 if few else 1.4, color=shade, label=LABEL[name])
             low, high = one.low_decile.clip(-top, None), one.high_decile.clip(None, 2 * top)
             if few:
-                ax.vlines(at, low, high, color=shade, alpha=0.4, lw=3)
+                ax.vlines(at, low, high, color=shade, alpha=0.4, lw=2.5)
             else:
                 ax.fill_between(at, low, high, color=shade, alpha=0.12, lw=0)
         for cap in sorted(set(part.cap.dropna())):
@@ -161,8 +166,8 @@ def draw(table: pd.DataFrame) -> Figure:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=6 if len(kinds) > 1 else 3,
-        title="point: mean; bar or band: from the lowest to the highest decile of single rows",
+        ncols=6 if columns > 1 else 3,
+        title=EXPLAINED if columns > 1 else EXPLAINED.replace("; ", "\n"),
     )
     return figure
 
@@ -221,14 +226,14 @@ def compare_single_negative(table: pd.DataFrame) -> list[Finding]:
     At the optimum a row's variance is Var[PMI] + (e^(2R) - 1)/m, e^(2R) = E_m[e^(2 PMI)] = (1 - rho^2)^-10 for these data.
     """
     findings = compare_at_the_top(table, {}, "derangements")
-    for rho, part in table.groupby("rho"):
-        spread = (
+    for rho in sorted(table.rho.unique().tolist()):
+        part = table[table.rho == rho]
+        of_pmi, of_term = (
             PAIRS * rho**2,
             (1 - rho**2) ** -PAIRS - 1,
-        )  # Var[PMI] and the exponential term's, with one negative
-        theory = ", ".join(
-            f"{math.sqrt(spread[0] + spread[1] / (k - 1)):.3g}" for k in sorted(table.K.unique())
-        )
+        )  # variances, the term's with one negative
+        counts = sorted(table.K.unique())
+        theory = ", ".join(f"{math.sqrt(of_pmi + of_term / (k - 1)):.3g}" for k in counts)
         for name in ("flo", "nwj"):
             rows = records(part[part.bound == name].sort_values("K"))
             if not rows:
