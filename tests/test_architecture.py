@@ -31,6 +31,7 @@ CORE = BELOW | {"plan", "crossfit", "storage", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "bounds": set(),
+    "threads": set(),
     "preprocess": set(),
     "closed_form": {"preprocess"},
     "local_ratio": {"closed_form", "preprocess"},
@@ -63,10 +64,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": CORE | {"panels", "webpage", "the package"},
     "tasks": CORE,
     "applications": CORE | {"losses"},
-    "bench": CORE | {"tasks", "panels", "webpage", "the package"},
+    "bench": CORE | {"tasks", "threads", "panels", "webpage", "the package"},
     "doctor": CORE | {"the package"},
     "outputs": CORE | {"report"},
-    "reproduce": CORE | {"panels", "tasks", "the package"},
+    "reproduce": CORE | {"panels", "tasks", "threads", "the package"},
     "cli_bench": {"bench"},
     "cli_reproduce": {"reproduce"},
     "cli": CORE
@@ -94,6 +95,7 @@ MAY_DRAW = {("MIEstimate", "plot"), ("MIEstimate", "report")}
 THIRD_PARTY: dict[str, set[str]] = {
     "bounds": {"torch"},
     "critics": {"torch"},
+    "threads": {"torch", "threadpoolctl"},
     "preprocess": {"torch", "numpy"},
     "closed_form": {"torch", "numpy", "scipy"},
     "local_ratio": {"torch", "scipy"},

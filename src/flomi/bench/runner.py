@@ -7,21 +7,19 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flomi
 from flomi.bench.baselines import NotApplicable, Reading
 from flomi.bench.estimators import expand, resolve
 from flomi.bench.results import FAILED, SKIPPED, Key, opened
 from flomi.tasks import SUITES, Task, consistency, suite
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from flomi.threads import one_thread
 
 __all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
 
@@ -132,7 +130,7 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
     _reset_peak()
     start = time.perf_counter()
     try:
-        with _one_thread():
+        with one_thread():
             x, y = target.sample(n, seed)
             start = time.perf_counter()
             reading = _estimated(estimator, target, x, y, seed)
@@ -181,21 +179,6 @@ def _fields(key: Key) -> Iterable[Any]:
 @cache
 def _pairings(dataset: str) -> tuple[consistency.Pairing, ...]:
     return consistency.pairings(consistency.images(dataset), dataset)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for BLAS and torch, so that a number does not depend on how many cells run beside it."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _reset_peak() -> None:
