@@ -136,7 +136,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     kinds = list(table.groupby(["negatives", "K"], sort=False))
     columns = min(2, len(kinds))
-    figure, axes = panels(-(-len(kinds) // columns), columns, 4.4, 3.5)
+    figure, axes = panels(-(-len(kinds) // columns), columns, 4.4, 3.5 if columns > 1 else 4.3)
     top = 1.05 * float(table.truth.max())
     for ax in axes[len(kinds) :]:
         ax.set_axis_off()
