@@ -190,7 +190,7 @@ def test_cubic_pairs_keep_their_mi_and_nothing_else() -> None:
 
 
 def test_alpha_infonce_has_the_papers_caps() -> None:
-    cap = sweep.USED["i-alpha"].cap
+    cap = sweep.USED["i-alpha-0.8"].cap
     assert cap is not None
     assert (round(cap(5), 2), round(cap(50), 2), round(sweep.LEAK_CAP, 2)) == (2.83, 5.14, 5.85)
 
@@ -256,6 +256,27 @@ def test_epochs_to_a_level_interpolates() -> None:
     )
     assert architectures.epochs_to(table, "joint", 1e-3) == pytest.approx(2.5)
     assert math.isnan(architectures.epochs_to(table, "joint", 1e-3, level=2.0))
+
+
+def test_epochs_to_a_level_is_where_the_curve_stays_above_it() -> None:
+    bound = np.concatenate([np.linspace(0.1, 1.0, 10), np.full(10, 1.0), np.full(10, 1.2)])
+    bound[12], bound[25] = 1.3, 0.5  # touches the level and falls back; one bad reading late
+    table = pd.DataFrame(
+        {"critic": "joint", "lr": 1e-3, "epoch": np.arange(30.0), "bound": bound, "repeat": 0}
+    )
+    assert architectures.epochs_to(table, "joint", 1e-3) == pytest.approx(19.5)
+
+
+def test_depth_writes_the_rate_that_was_used(tables: dict[str, pd.DataFrame]) -> None:
+    rates = tables["depth"].groupby("layers").lr.first()
+    assert rates[0] == pytest.approx(10 * rates[2])
+
+
+def test_deciles_and_std_of_single_rows_are_both_reported(tables: dict[str, pd.DataFrame]) -> None:
+    whats = [finding.what for finding in EXPERIMENTS["single-negative"].compare(tables["single-negative"])]
+    assert any("std of single rows" in what for what in whats) and any(
+        "width of the deciles" in what for what in whats
+    )
 
 
 def test_a_linear_critic_reads_nothing_and_a_network_something(tables: dict[str, pd.DataFrame]) -> None:

@@ -1,4 +1,4 @@
-"""Batches of 8 to 1,024 at equal numbers of pair evaluations: bias and variance of every bound, at 2 and 6 nats.
+"""Read in batches of 8 to 1,024 at equal numbers of pair evaluations: bias and variance of every bound, at 2 and 6 nats.
 
 A batch of B rows has B (B - 1) pairs, so for the price of one batch of 1,024 there are 128^2 batches of 8. Each bound trains
 its own critic once (a quadratic form, 20 + 20 Gaussian columns), and is then read on fresh batches of every size. Whether
@@ -42,6 +42,7 @@ __all__ = ["EXPERIMENT"]
 
 NATS = (2, 6)
 CHUNK = 2**19  # pairs at a time
+TICKS = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]  # of the spread
 SHOWN = ("flo", "nwj", "tuba", "dv", "infonce", "i-alpha", "fdv")  # the others are in the table
 
 
@@ -117,8 +118,12 @@ def draw(table: pd.DataFrame) -> Figure:
         for ax in (left, right):
             ax.set(xlabel="batch size B")
             ax.set_xticks(batches, labels=[str(b) for b in batches])
-            ax.minorticks_off()
+            ax.xaxis.minorticks_off()
             ax.grid(True)
+        spread = table[(table.truth == truth) & table.bound.isin(SHOWN)].spread_at_equal_pairs
+        shown = [tick for tick in TICKS if 0.7 * spread.min() <= tick <= 1.4 * spread.max()]
+        right.set_yticks(shown, labels=[f"{tick:g}" for tick in shown])
+        right.yaxis.minorticks_off()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=8)
     return figure
@@ -144,7 +149,7 @@ def compare(table: pd.DataFrame) -> list[Finding]:
 
 EXPERIMENT = Experiment(
     name="batch-size",
-    title="Many small batches or few large ones, for the same number of pairs: bias and variance of every bound",
+    title="Read in many small batches or few large ones, equal in pairs: bias and variance of every bound",
     paper="claim: FLO needs no large batch; InfoNCE does (no figure)",
     run=batch_size,
     sizes={

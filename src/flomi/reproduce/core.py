@@ -26,6 +26,7 @@ import flomi
 from flomi.bounds import Bound, Scores
 from flomi.panels import BLUE, GREY, INK, ORANGE, STYLE
 from flomi.tasks import Task
+from flomi.threads import one_thread
 from flomi.training import Model
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ Scheme: TypeAlias = Callable[[Model, Tensor, Tensor, torch.Generator], Scores]  
 
 GREEN, PINK, YELLOW, SKY = "#009e73", "#b5628f", "#b8860b", "#56b4e9"
 COLOURS = {
-    "flo": BLUE, "infonce": ORANGE, "nwj": GREEN, "tuba": PINK, "i-alpha": YELLOW, "dv": SKY, "truth": INK,
+    "flo": BLUE, "infonce": ORANGE, "nwj": GREEN, "tuba": PINK, "i-alpha": YELLOW, "i-alpha-0.8": YELLOW, "dv": SKY, "truth": INK,
 }  # fmt: skip
 
 
@@ -243,20 +244,16 @@ def run(
 ) -> pd.DataFrame:
     """The table of one experiment; `progress` is told the number of rows so far. The same arguments give the same table.
 
-    One thread, whatever the machine has: the sums are then made in the same order everywhere.
+    One thread of torch and of BLAS, whatever the machine has: the sums are then made in the same order everywhere.
     """
     import pandas as pd
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     rows = []
-    try:
+    with one_thread():
         for row in experiment.run(seed, **experiment.sizes[size]):
             rows.append(row)
             if progress is not None:
                 progress(len(rows))
-    finally:
-        torch.set_num_threads(threads)
     return pd.DataFrame(rows).replace({-0.0: 0.0})
 
 

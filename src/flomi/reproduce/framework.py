@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ U = {
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Value and spread of one batch against m; dotted: the population value."""
+    """Value and spread of one batch against m. UBA, which a learned u reaches, is drawn as open markers about FLO's."""
     shades = {
         "UBA": "#1c2330", "FLO": COLOURS["flo"], "TUBA": COLOURS["tuba"], "DV": COLOURS["dv"],
         "NWJ": COLOURS["nwj"], "FLO-u(x)": "#767d88", "DV, batch": COLOURS["dv"],
@@ -166,10 +166,12 @@ def draw(table: pd.DataFrame) -> Figure:
     }  # fmt: skip
     figure, (left, right) = panels(1, 2, 4.6, 3.8)
     for name, part in table.groupby("bound", sort=False):
-        style = "--" if name in ("DV, batch", "FDV", "InfoNCE") else "-"
-        left.errorbar(part.m, part.value, 2 * part.stderr, color=shades[str(name)], ls=style, marker="o", ms=3,
-                      lw=1.3, label=str(name))  # fmt: skip
-        right.plot(part.m, part.spread, color=shades[str(name)], ls=style, marker="o", ms=3, lw=1.3)
+        look: dict[str, Any] = {"color": shades[str(name)], "marker": "o", "ms": 3, "lw": 1.3,
+                                "ls": "--" if name in ("DV, batch", "FDV", "InfoNCE") else "-"}  # fmt: skip
+        if name == "UBA":
+            look |= {"marker": "s", "ms": 7, "mfc": "none", "ls": "", "zorder": 5}
+        left.errorbar(part.m, part.value, 2 * part.stderr, label=str(name), elinewidth=1.3, **look)
+        right.plot(part.m, part.spread, **look)
     left.axhline(TRUTH, color="#1c2330", ls=(0, (4, 2)), lw=1)
     left.text(table.m.max(), TRUTH, "truth ", ha="right", va="bottom")
     left.set_ylim(min(0, table.population.min() - 0.1), 2.7 * TRUTH)
