@@ -253,6 +253,10 @@ def estimate(
         )
 
     _calm_threads()
+    if (
+        effort == "fast"
+    ):  # a second thread saves little there, and costs much where the machine has other work
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from flomi import data as data_module
 
     _check_device(device)
