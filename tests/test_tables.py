@@ -9,7 +9,9 @@ import torch
 
 from flomi.applications.data import tables
 
-ADULT = "{age}, Private, 7, Bachelors, 13, Divorced, {job}, Husband, White, {sex}, {gain}, 0, 40, Cuba, {income}"
+ADULT = (
+    "{age}, Private, 7, Bachelors, 13, Divorced, {job}, Husband, White, {sex}, {gain}, 0, 40, Cuba, {income}"
+)
 COMPAS = (
     "name,sex,age,race,juv_fel_count,juv_misd_count,juv_other_count,priors_count,c_charge_degree,"
     "days_b_screening_arrest,is_recid,two_year_recid"

@@ -4,8 +4,8 @@
     model = fit(train, PENALTIES["flo"], weight=3.0)
     judge(model, train, test)                 # error, gaps between the groups, and what another classifier finds of s in z
 
-The objective is cross-entropy(y | z) + weight * I(z; s), both in nats, over z = encoder(x) + noise; decisions are made, and judged,
-without the noise. Every penalty is a module called as penalty(z, logit, s): another of your own needs nothing else.
+The objective is cross-entropy(y | z) + weight * I(z; s), both in nats, over z = encoder(x) + noise; decisions are made, and
+judged, without the noise. Every penalty is a module called as penalty(z, logit, s): one of your own needs nothing else.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from flomi.critics import mlp
 from flomi.losses import MIPenalty
 
 __all__ = [
-    "FERMI", "PENALTIES", "Adversary", "ClassCritic", "FairModel", "Judgement", "LeakPenalty", "equalised_odds_gap", "fit", "judge",
-    "leakage", "opportunity_gap", "parity_gap",
+    "FERMI", "PENALTIES", "Adversary", "ClassCritic", "FairModel", "Judgement", "LeakPenalty", "equalised_odds_gap", "fit",
+    "judge", "leakage", "opportunity_gap", "parity_gap",
 ]  # fmt: skip
 
 CLASSES = 2  # of s
 
 
 class FairModel(nn.Module):
-    """Encoder x -> z and predictor z -> logit of y. In training z has unit variance a column plus Gaussian noise; else it has no noise.
+    """Encoder x -> z and predictor z -> logit of y. In training z has unit variance a column plus Gaussian noise.
 
     The unit variance keeps what is said above the noise: an encoder that could shrink z under it would pass the game and
     still tell s to whoever reads z without noise. x: [n, dim_x]; forward gives z [n, dim_z] and the logit [n].
@@ -63,7 +63,7 @@ class FairModel(nn.Module):
 
 
 class ClassCritic(nn.Module):
-    r"""Critic for a few classes, as one-hot columns of s or one column of 0 and 1: linear in s, with a network of z for its weights.
+    r"""Critic for a few classes, as one-hot columns of s or one column of 0 and 1: linear in s, a network in z.
 
     .. math:: g(z, s) = h_0(z) + \sum_k h_k(z)\, s_k, \qquad u(z, s) \text{ the same with outputs of its own}
 
@@ -131,7 +131,7 @@ class Adversary(nn.Module):
         self._seen: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)
 
     def forward(self, z: Tensor, logit: Tensor, s: Tensor) -> Tensor:
-        """H(s) - E[-log q(s | z)] of this batch in nats; in training mode the classifier first takes its steps on earlier batches."""
+        """H(s) - E[-log q(s | z)] of this batch in nats; in training the classifier first takes its steps, on earlier batches."""
         if self.training:
             past, of_past = (torch.cat(v) for v in zip(*(self._seen or [(z.detach(), s)]), strict=True))
             for _ in range(self.steps):
@@ -153,8 +153,8 @@ class FERMI(nn.Module):
 
     .. math:: D_R = \max_W\; -\operatorname{tr} W P_{\hat y} W^\top + 2 \operatorname{tr} W P_{\hat y s} P_s^{-1/2} - 1
 
-    P are the probabilities of the (soft) decision and of s. W is set to its maximiser for running averages of P, so the value is an
-    average over the rows of a batch, as in the paper, at any batch size. Reference: Lowy et al. 2021, arXiv:2102.12586.
+    P are the probabilities of the (soft) decision and of s. W is set to its maximiser for running averages of P, so the value is
+    an average over the rows of a batch, as in the paper, at any batch size. Reference: Lowy et al. 2021, arXiv:2102.12586.
     """
 
     joint: Tensor  # P of (y^, s), a running average: [2, classes]
@@ -201,9 +201,9 @@ def fit(
 ) -> FairModel:
     """A model that minimises cross-entropy(y | z) + weight * penalty(z, logit, s), both in nats, ready for judging.
 
-    `penalty`: what makes one for z of that many columns, such as a row of `PENALTIES`; None for the task alone. The weight rises in the
-    first fifth of the steps, while a critic finds its feet; the rate falls along a cosine. The last model counts: none is chosen by its
-    test rows. The same seed gives the same model. Raises ValueError for a weight below 0 or without a penalty.
+    `penalty`: what makes one for z of that many columns, such as a row of `PENALTIES`; None for the task alone. The weight
+    rises in the first fifth of the steps, while a critic finds its feet; the rate falls along a cosine. The last model counts:
+    none is chosen by its test rows. The same seed gives the same model. Raises ValueError for a weight below 0 or without a penalty.
     """
     if weight < 0 or (weight > 0 and penalty is None):
         raise ValueError(f"weight={weight}: give 0 or more, and with more than 0 a penalty")
@@ -241,9 +241,9 @@ def _batches(n: int, batch: int, steps: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Of a model on test rows: error, gaps between the groups, share of positive decisions, and what another classifier finds of s.
+    """A model on test rows: error, gaps between the groups, share of positive decisions, what another classifier finds of s.
 
-    `leak_auc` and `leak_nats` are found in z with the noise of training, which is what the penalty acts on; `exact_auc` in z without.
+    `leak_auc` and `leak_nats` are found in z with the noise of training, on which the penalty acts; `exact_auc` in z without.
     """
 
     error: float

@@ -1,15 +1,15 @@
 """Fair classification (E11): error against the parity gap, and what a classifier finds of the sensitive attribute in z.
 
-For every table of people, with the sensitive attribute s in x and without it, and for every method a model of each weight of its
-penalty; weight 0 is one model for all methods. The same network, steps, rates and weights for all: nothing is tuned by method, no run is
-left out, and the last model of a run counts. Errors and gaps are those of deterministic decisions on test rows.
+For every table of people, with the sensitive attribute s in x and without it, and for every method a model of each weight of
+its penalty; weight 0 is one model for all methods. The same network, steps, rates and weights for all: nothing is tuned by
+method, no run is left out, and the last model of a run counts. Errors and gaps are those of deterministic decisions on test rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Error, and what trees find of s in noisy z, against the parity gap: a row for each table, points every run, lines the means."""
+    """Error, and what trees find of s in noisy z, against the parity gap: a row for each table, points runs, lines means."""
     kinds = list(table.groupby(["table", "s_in_x"], sort=False).groups)
     figure, axes = panels(len(kinds), 2, 4.6, 3.3)
     whole = means(table)
@@ -150,8 +150,8 @@ def compare(table: pd.DataFrame) -> list[Finding]:
         where = f"{name}, s {'in x' if s_in_x else 'not in x'}"
         alone_there, small_there = PAPER.get((str(name), bool(s_in_x)), ("not shown", {}))
         alone = mean[mean.method == TASK].iloc[0]
-        findings.append(Finding(f"{where}: error, task alone", alone_there,
-                                f"{alone.error:.3f} at a gap of {alone.parity_gap:.3f}; AUC of s {alone.leak_auc:.2f}"))  # fmt: skip
+        ours = f"{alone.error:.3f} at a gap of {alone.parity_gap:.3f}; AUC of s {alone.leak_auc:.2f}"
+        findings.append(Finding(f"{where}: error, task alone", alone_there, ours))
         for gap in (0.05, 0.02):
             words = []
             for method, runs in mean[mean.method != TASK].groupby("method", sort=False):

