@@ -26,7 +26,8 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "adult").mkdir()
     (tmp_path / "adult" / "adult.data").write_text(f"{first}\n{second}\n\n")
     (tmp_path / "adult" / "adult.test").write_text(f"|1x3 Cross validator\n{third}\n")
-    kept = [f"N{i},Male,{20 + i},{('Caucasian', 'African-American')[i % 2]},0,0,0,{i},F,-1,0,{i % 3 // 2}" for i in range(10)]  # fmt: skip
+    races = ("Caucasian", "African-American")
+    kept = [f"N{i},Male,{20 + i},{races[i % 2]},0,0,0,{i},F,-1,0,{i % 3 // 2}" for i in range(10)]
     left_out = ["A,Male,30,Hispanic,0,0,0,1,F,0,0,0", "B,Male,30,Caucasian,0,0,0,1,F,31,0,0",
                 "C,Male,30,Caucasian,0,0,0,1,O,0,0,0", "D,Male,30,Caucasian,0,0,0,1,F,,0,0"]  # fmt: skip
     (tmp_path / "compas-scores-two-years.csv").write_text("\n".join([COMPAS, *kept, *left_out]) + "\n")

@@ -24,7 +24,7 @@ __all__ = ["DATASETS", "People", "adult", "compas", "load"]
 
 @dataclass(frozen=True)
 class People:
-    """Features x [n, d] float32, a decision y [n] and a sensitive attribute s [n], both 0 or 1 as int64; the names of the columns.
+    """Features x [n, d] float32, a decision y [n] and a sensitive attribute s [n], both 0 or 1, int64; the names of the columns.
 
     `of_y` and `of_s` say what 1 means.
     """
