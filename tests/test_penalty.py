@@ -134,6 +134,21 @@ def test_the_bound_of_a_known_dependence() -> None:
     assert value.item() == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.1)
 
 
+def test_a_bound_with_a_baseline_has_it_trained_and_saved() -> None:
+    torch.manual_seed(0)
+    penalty = MIPenalty(1, 1, bound="tuba", check_every=0, m=32)
+    for _ in range(80):
+        z, e = torch.randn(2, 256, 1)
+        penalty(z, 0.8 * z + 0.6 * e)
+    assert any("baseline" in name for name in penalty.state_dict())
+    assert penalty.critic.baseline.net[-1].weight.abs().max() > 0  # it starts at 0
+    z, e = torch.randn(2, 4000, 1)
+    value = penalty.eval()(z, 0.8 * z + 0.6 * e)
+    assert value.item() == pytest.approx(-math.log(0.6), abs=0.1)
+    found, current = penalty.fresh()  # the fresh critic has a baseline too, and is another one
+    assert found == pytest.approx(current, abs=0.3)
+
+
 def test_state_is_saved_with_the_optimiser() -> None:
     torch.manual_seed(0)
     first, second = MIPenalty(2, 1), MIPenalty(2, 1)
@@ -151,6 +166,20 @@ def test_state_is_saved_with_the_optimiser() -> None:
     assert torch.equal(*values)
 
 
+@pytest.mark.parametrize("bound", ["tuba", "i-alpha"])
+def test_a_bound_with_a_baseline_has_one_of_its_own(bound: str) -> None:
+    torch.manual_seed(0)
+    penalty = MIPenalty(2, 1, bound=bound, check_every=0)
+    before = [p.clone() for p in penalty.critic.baseline.parameters()]
+    for _ in range(60):
+        value = penalty(*dependent())
+    after = list(penalty.critic.baseline.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert value > 0.5
+    found, current = penalty.fresh()  # a copy, which has a baseline too
+    assert found > 0.3 and current > 0.5
+
+
 def test_bounds_and_critics_of_ones_own() -> None:
     z, s = dependent(64)
     for bound in ("nwj", "infonce", "js", "l1out"):
@@ -165,7 +194,7 @@ def test_bounds_and_critics_of_ones_own() -> None:
         ({"dim_z": 0}, "dim_z must be at least 1"),
         ({"critic_steps": 0}, "critic_steps must be at least 1; found 0"),
         ({"lr": 0.0}, "lr must be positive"),
-        ({"bound": "tuba"}, "'tuba' needs more than a critic"),
+        ({"bound": "ba"}, "'ba' needs more than a critic: use 'flo', 'nwj', 'tuba'"),
         ({"bound": "mine"}, "'mine' needs more than a critic"),
         ({"bound": "flow"}, "'flow' is not known"),
         ({"critic": "gaussian"}, "cannot follow a moving z; choose one of joint"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores, get
-from flomi.critics import CRITICS
+from flomi.critics import CRITICS, Baseline
 from flomi.scores import score
 
 __all__ = ["MIPenalty"]
@@ -39,7 +39,8 @@ class MIPenalty(nn.Module):
     result on other rows, by `flomi.estimate(z, s)` or a classifier of s.
 
     `dim_z`, `dim_s`: columns of z and s; give classes as one-hot columns. `bound`: a name of `BOUNDS`, or your own.
-    `critic`: a name of `CRITICS` that is learned, or a module of that form; `hidden`: its layers. `m`: negatives a row. The
+    `critic`: a name of `CRITICS` that is learned, or a module of that form; `hidden`: its layers. A bound with a baseline a(z),
+    such as TUBA, has it beside the critic, unless the module says `has_baseline` and has its own. `m`: negatives a row. The
     critic's AdamW is inside: give its parameters to no other optimiser. Under torch.distributed each process
     trains a critic of its own. Reference: the min-max use of Guo et al. 2022, section 5 (fair representations).
 
@@ -72,11 +73,13 @@ class MIPenalty(nn.Module):
         if not lr > 0:
             raise ValueError(f"lr must be positive; found {lr}")
         own = not isinstance(bound, str)  # a function of one's own is not known to need what `get` allows it
-        if self.bound.state or (self.bound.needs & {"baseline", "marginal"} and not own):
+        if self.bound.state or ("marginal" in self.bound.needs and not own):
             raise ValueError(
-                f"bound={self.bound.name!r} needs more than a critic: use 'flo', 'nwj', 'infonce', 'js' or 'club'"
+                f"bound={self.bound.name!r} needs more than a critic: use 'flo', 'nwj', 'tuba', 'infonce', 'js' or 'club'"
             )
         self.critic = self._made(critic, dim_z, dim_s, hidden)
+        if "baseline" in self.bound.needs and not own and not getattr(self.critic, "has_baseline", False):
+            self.critic = _WithBaseline(self.critic, dim_z)
         self.dim_z, self.dim_s, self.critic_steps, self.lr, self.m = dim_z, dim_s, critic_steps, lr, m
         self.check_every, self.calls = check_every, 0
         self._untrained = [copy.deepcopy(self.critic)]  # in a list, so that it is no submodule
@@ -114,7 +117,9 @@ class MIPenalty(nn.Module):
     # --- The critic's side of the game --------------------------------------------------------------------------------
 
     def _scores(self, critic: nn.Module, z: Tensor, s: Tensor) -> Scores:
-        return score(critic, _standard(z), _standard(s), "shifts", m=min(self.m, len(z) - 1))  # type: ignore[arg-type]
+        baseline = critic.baseline if getattr(critic, "has_baseline", False) else None
+        m = min(self.m, len(z) - 1)
+        return score(critic, _standard(z), _standard(s), "shifts", m=m, baseline=baseline)  # type: ignore[arg-type]
 
     def _train(
         self, critic: nn.Module, optimiser: torch.optim.Optimizer, rows: Rows, steps: int, batch: int
@@ -207,6 +212,18 @@ class MIPenalty(nn.Module):
             raise ValueError(
                 f"z and s must have the same number of rows, at least 2; found {len(z)} and {len(s)}"
             )
+
+
+class _WithBaseline(nn.Module):
+    """A critic and a baseline a(z) that is trained, replaced and saved together with it."""
+
+    has_baseline = True
+
+    def __init__(self, critic: nn.Module, dim_z: int) -> None:
+        super().__init__()
+        self.critic, self.baseline = critic, Baseline(dim_z)
+        self.encode, self.positives = critic.encode, critic.positives
+        self.pairs, self.matrix = critic.pairs, critic.matrix
 
 
 def _standard(v: Tensor) -> Tensor:
