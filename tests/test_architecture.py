@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": CORE | {"tasks", "threads", "panels", "webpage", "the package"},
     "doctor": CORE | {"the package"},
     "outputs": CORE | {"report"},
-    "reproduce": CORE | {"panels", "tasks", "threads", "the package"},
+    "reproduce": CORE | {"panels", "tasks", "threads", "applications", "losses", "the package"},
     "cli_bench": {"bench", "outputs", "the package"},
     "cli_reproduce": {"reproduce", "outputs"},
     "cli": CORE

@@ -14,6 +14,7 @@ from flomi.reproduce import (
     bivariate,
     classical,
     convergence,
+    cross_view,
     framework,
     staircase,
     sweep,
@@ -36,6 +37,7 @@ _ALL = (
     convergence.EXPERIMENT,
     batch_size.EXPERIMENT,
     framework.EXPERIMENT,
+    cross_view.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
