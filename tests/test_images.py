@@ -66,7 +66,9 @@ def write_tiny_imagenet(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("name", "inside"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw"), ("mnist", "")])
+@pytest.mark.parametrize(
+    ("name", "inside"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw"), ("mnist", "")]
+)
 def test_idx_files_are_read_as_they_are(name: str, inside: str, packed: bool, tmp_path: Path) -> None:
     made = write_idx(tmp_path / "root" / inside, packed)
     training, test = images.load(name, tmp_path / "root")
@@ -106,7 +108,9 @@ def test_a_pickle_can_run_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     write_cifar(folder)
     (folder / "data_batch_3").write_bytes(pickle.dumps({b"data": Harmful(tmp_path / "ran"), b"labels": []}))
-    with pytest.raises(ValueError, match=r"data_batch_3 is no batch of CIFAR-10's python version \(it names pathlib"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_3 is no batch of CIFAR-10's python version \(it names pathlib"
+    ):
         images.cifar10(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -130,17 +134,29 @@ def test_a_wrong_batch_is_an_error(batch: object, complaint: str, tmp_path: Path
 def test_tiny_imagenet_folders(tmp_path: Path) -> None:
     write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
     training, held = images.tiny_imagenet(tmp_path)
-    assert training.classes == ("snail", "goldfish, Carassius") and training.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert training.classes == ("snail", "goldfish, Carassius") and training.labels.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]
     assert training.pixels.shape == (6, 3, 64, 64) and held.labels.tolist() == [1]
     assert training.pixels[0].float().std() < 1  # a grey file, in three equal channels
-    assert abs(int(held.pixels[0, 2].max()) - 250) < 4 and int(held.pixels[0, 0].max()) < 4  # channels come first
+    assert (
+        abs(int(held.pixels[0, 2].max()) - 250) < 4 and int(held.pixels[0, 0].max()) < 4
+    )  # channels come first
     assert images.tiny_imagenet(tmp_path, per_class=2)[0].labels.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda f: (f / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\n"), "images of n99, which wnids.txt"),
+        (
+            lambda f: (f / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\n"),
+            "images of n99, which wnids.txt",
+        ),
         (lambda f: (f / "val" / "val_annotations.txt").write_text("val_0.JPEG\n"), "must have 2 columns"),
         (lambda f: (f / "val" / "val_annotations.txt").unlink(), r"there is no .*val_annotations\.txt"),
         (lambda f: (f / "val" / "images" / "val_0.JPEG").write_bytes(b"no"), "can't be read as an image"),
@@ -181,9 +197,9 @@ def test_idx_files_that_do_not_match_are_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(images.DATASETS))
 def test_what_is_missing_is_said(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not on this machine: .* root"):
+    with pytest.raises(ValueError, match=r"is not on this machine: .* root"):
         images.load(name)
-    with pytest.raises(ValueError, match="there is no .* in .*, nor in its "):
+    with pytest.raises(ValueError, match=r"there is no .* in .*, nor in its "):
         images.load(name, tmp_path)
 
 
@@ -199,7 +215,9 @@ def test_where_files_are_found_without_a_root(tmp_path: Path, monkeypatch: pytes
     write_idx(tmp_path / "own" / "fashion-mnist", packed=False, sizes=(4, 2))
     monkeypatch.setenv("FLOMI_DATA", str(tmp_path / "own"))
     assert len(images.fashion_mnist()[0]) == 4
-    with pytest.raises(ValueError, match="MNIST is not on this machine"):  # never another set's files of the same names
+    with pytest.raises(
+        ValueError, match="MNIST is not on this machine"
+    ):  # never another set's files of the same names
         images.mnist()
 
 
@@ -245,7 +263,9 @@ def test_views_as_uci_hands_them_out(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(20, 4))
     np.savetxt(tmp_path / "mfeat-kar", values)
     views, labels = digits.uci_digits(tmp_path, of=("kar",))
-    assert np.allclose(views["kar"].numpy(), values, atol=1e-6) and labels.tolist() == [i // 2 for i in range(20)]
+    assert np.allclose(views["kar"].numpy(), values, atol=1e-6) and labels.tolist() == [
+        i // 2 for i in range(20)
+    ]
 
 
 def test_what_can_be_wrong_with_views(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from flomi.reproduce import (
     convergence,
     cross_view,
     framework,
+    self_supervised,
     staircase,
     sweep,
 )
@@ -38,6 +39,8 @@ _ALL = (
     batch_size.EXPERIMENT,
     framework.EXPERIMENT,
     cross_view.EXPERIMENT,
+    self_supervised.SELF_SUPERVISED,
+    self_supervised.PRECISION,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
