@@ -3,9 +3,9 @@
     python benchmarks/seeds.py cross-view --seeds 0 1 2 3 4      # full size; goes on where it was stopped, a seed at a time
     python benchmarks/seeds.py self-supervised --quick --out /tmp/results
 
-Seed S goes to OUT/seeds/S as `flomi reproduce NAME --seed S` writes it, all together to OUT; a seed that OUT has already,
-of this size and version, is not run again, so several processes may share the work (each with other seeds). For experiments whose table has a
-column "seed", which their figures and findings are then averaged over.
+Seed S goes to OUT/seeds/S as `flomi reproduce NAME --seed S` writes it, all together to OUT. A seed that OUT has already, of
+this size and version, is not run again, so several processes may share the work, each with other seeds. For experiments
+whose table has a column "seed", which their figures and findings are then averaged over.
 """
 
 from __future__ import annotations

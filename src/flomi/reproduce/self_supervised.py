@@ -230,11 +230,11 @@ def _gradient(loss: object, scores: Tensor) -> float:
 def _of_module(name: str, margin: float, negatives: int, kind: torch.dtype) -> float:
     """The same through flomi's loss, of features of this type: the scores are inner products at temperature 1."""
     loss = LOSSES[name](normalize=False, temperature=1.0)
-    key = torch.tensor([[1.0]], dtype=kind, requires_grad=True)
-    query = torch.tensor([[margin]], dtype=kind)
+    query = torch.ones(1, 1, dtype=kind)
+    key = torch.tensor([[margin]], dtype=kind, requires_grad=True)  # so its gradient is the score's
     loss(query, key, negatives=torch.zeros(negatives, 1, dtype=kind)).backward()
     assert key.grad is not None
-    return float(key.grad) / float(query)
+    return float(key.grad)
 
 
 def compare_precision(table: pd.DataFrame) -> list[Finding]:
