@@ -40,7 +40,7 @@ def write_idx(folder: Path, packed: bool, sizes: tuple[int, int] = (6, 3)) -> di
 
 
 def write_cifar(folder: Path, protocol: int = 2) -> dict[str, dict[bytes, object]]:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rng, made = np.random.default_rng(0), {}
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
         made[name] = {

@@ -197,4 +197,5 @@ def cca(views: Views, features: int = 5, ridge: float = 1e-3) -> Callable[[Views
 def _whitening(x: Tensor, ridge: float) -> Tensor:
     """Inverse square root of the covariance of centred rows, with the ridge."""
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
-    return (vectors / (values.clamp_min(0) + ridge * values.mean()).sqrt()) @ vectors.T
+    root: Tensor = (vectors / (values.clamp_min(0) + ridge * values.mean()).sqrt()) @ vectors.T
+    return root

