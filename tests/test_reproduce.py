@@ -37,6 +37,7 @@ NAMES = (
     "bound-vs-truth", "landscape", "bias-variance", "cubic", "single-negative", "shared-vs-separate", "bilinear-speed",
     "depth", "classical", "staircase", "convergence", "batch-size", "framework",
     "fairness",
+    "cross-view", "self-supervised", "flatnce-precision",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -63,6 +64,20 @@ COLUMNS = {
         "leak_auc",
         "exact_auc",
     },
+    "cross-view": {
+        "data",
+        "seed",
+        "loss",
+        "batch",
+        "epoch",
+        "accuracy",
+        "mi",
+        "at_least",
+        "training",
+        "held_out",
+    },
+    "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
+    "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
 }
 
 KEYS = {
@@ -72,6 +87,8 @@ KEYS = {
     "depth": ["layers", "rho", "lr"], "classical": ["rho", "estimator"], "staircase": ["bound", "kind", "truth", "step"],
     "convergence": ["start", "step"], "batch-size": ["bound", "truth", "batch"], "framework": ["bound", "m"],
     "fairness": ["table", "s_in_x", "method", "weight", "seed"],
+    "cross-view": ["data", "seed", "loss", "batch", "epoch"], "self-supervised": ["data", "seed", "loss", "batch", "seen"],
+    "flatnce-precision": ["type", "margin"],
 }  # fmt: skip
 
 

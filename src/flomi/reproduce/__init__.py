@@ -14,8 +14,10 @@ from flomi.reproduce import (
     bivariate,
     classical,
     convergence,
+    cross_view,
     fairness,
     framework,
+    self_supervised,
     staircase,
     sweep,
 )
@@ -38,6 +40,9 @@ _ALL = (
     batch_size.EXPERIMENT,
     framework.EXPERIMENT,
     fairness.EXPERIMENT,
+    cross_view.EXPERIMENT,
+    self_supervised.SELF_SUPERVISED,
+    self_supervised.PRECISION,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
