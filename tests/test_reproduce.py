@@ -396,6 +396,22 @@ def test_an_interruption_says_what_is_kept(
     assert (tmp_path / "framework.csv").exists() and not (tmp_path / "convergence.csv").exists()
 
 
+def test_missing_data_leaves_the_others_to_run(
+    fast: dict[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def missing(seed: int, **size: object):  # type: ignore[no-untyped-def]
+        raise ValueError("there are no images")
+        yield
+
+    monkeypatch.setitem(EXPERIMENTS, "framework", replace(EXPERIMENTS["framework"], run=missing))
+    assert cli.main(["reproduce", "all", "--quick", "--out", str(tmp_path)]) == 2
+    assert "framework (there are no images)" in capsys.readouterr().err
+    assert fast["convergence"] == 1 and (tmp_path / "convergence.csv").exists()
+
+
 def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "list"]) == 0
     out = capsys.readouterr().out

@@ -63,6 +63,7 @@ def reproduce(
         raise ValueError(f"--out {out} can't be written ({error.strerror or error}); name another") from None
     check_writable("--out", out, out)
     size = "quick" if quick else "full"
+    left_out = []
     for i, experiment in enumerate(chosen):
         if name == "all" and is_complete(experiment, out, size, seed):
             typer.echo(f"{experiment.name}: {out} has it already", err=True)
@@ -74,6 +75,12 @@ def reproduce(
                 f"; {i} of {len(chosen)} are in {out}, and the same command goes on from there" if i else ""
             )
             raise Interrupted(f"{experiment.name} was not finished{done}") from None
+        except ValueError as error:
+            if name != "all":
+                raise
+            left_out.append(f"{experiment.name} ({error})")  # files of data that this machine lacks
+    if left_out:
+        raise ValueError(f"all but these are in {out}: {'; '.join(left_out)}")
 
 
 def _run(experiment: Experiment, size: str, seed: int, out: Path, command: str) -> None:

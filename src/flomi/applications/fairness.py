@@ -145,7 +145,8 @@ class Adversary(nn.Module):
         self.net.requires_grad_(False)
         loss = cross_entropy(self.net(z), s)
         self.net.requires_grad_(True)
-        return -torch.special.xlogy(share, share).sum() - loss
+        entropy: Tensor = -torch.special.xlogy(share, share).sum()
+        return entropy - loss
 
 
 class FERMI(nn.Module):
@@ -158,6 +159,7 @@ class FERMI(nn.Module):
     """
 
     joint: Tensor  # P of (y^, s), a running average: [2, classes]
+    weight: Tensor  # of the rows seen so far, so that the average is one
 
     def __init__(self, dim_z: int, memory: float = 0.9) -> None:
         super().__init__()
@@ -175,7 +177,8 @@ class FERMI(nn.Module):
         mean = self.joint / self.weight
         root = mean.sum(0).clamp_min(1e-6).rsqrt()
         best = (mean * root).T / mean.sum(1).clamp_min(1e-6)  # W [classes, 2], the maximiser for the averages
-        return -(best.square() * joint.sum(1)).sum() + 2 * (best.T * joint * root).sum() - 1
+        value: Tensor = 2 * (best.T * joint * root).sum() - (best.square() * joint.sum(1)).sum() - 1
+        return value
 
 
 PENALTIES: Mapping[str, Callable[[int], nn.Module]] = {
@@ -203,7 +206,8 @@ def fit(
 
     `penalty`: what makes one for z of that many columns, such as a row of `PENALTIES`; None for the task alone. The weight
     rises in the first fifth of the steps, while a critic finds its feet; the rate falls along a cosine. The last model counts:
-    none is chosen by its test rows. The same seed gives the same model. Raises ValueError for a weight below 0 or without a penalty.
+    none is chosen by its test rows. The same seed gives the same model. Raises ValueError for a weight below 0, or one
+    without a penalty.
     """
     if weight < 0 or (weight > 0 and penalty is None):
         raise ValueError(f"weight={weight}: give 0 or more, and with more than 0 a penalty")

@@ -1,4 +1,4 @@
-"""The paper's experiments on estimation, each with its data, run, table and figure, and those that its claims need.
+"""The paper's experiments, each with its data, run, table and figure, and those that its claims need.
 
     EXPERIMENTS["bias-variance"]       the record of one; `flomi reproduce bias-variance` runs it from the shell
 

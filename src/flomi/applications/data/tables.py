@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,12 @@ def adult(
     parts = [_adult_rows(folder / file) for file in ("adult.data", "adult.test")]
     skip = () if sensitive_in_x else ("sex",)
     if coarse:
-        columns = {"race": _white, "age": _decade, "education": _schooling, "sex": lambda row: row["sex"]}
+        columns: dict[str, Callable[[dict[str, str]], str]] = {
+            "race": _white,
+            "age": _decade,
+            "education": _schooling,
+            "sex": lambda row: row["sex"],
+        }
         words = [[{name: of(row) for name, of in columns.items()} for row in rows] for rows in parts]
         x, names = _features(words, numbers=(), words=[c for c in columns if c not in skip])
     else:
@@ -212,7 +217,7 @@ def _features(
 
     A word that training never had is a row of zeros.
     """
-    blocks: list[list[np.ndarray]] = [[] for _ in parts]  # type: ignore[type-arg]
+    blocks: list[list[np.ndarray]] = [[] for _ in parts]
     names = list(numbers)
     for name in numbers:
         values = [np.array([float(row[name]) for row in rows]) for rows in parts]
