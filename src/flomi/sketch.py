@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 class QuantileSketch:
-    r"""The values of d columns, thinned as they come, so that ranks stay right to about 1 / (2 size) of the rows.
+    r"""The values of d columns, thinned as they come, so that ranks stay right to about 1 / size of the rows.
 
     `size` sorted values of weight 1 are a block. Two blocks of equal weight become one of twice the weight: merged, with every
     second value kept, from the first or from the second at random. So blocks are carried like the digits of a binary number,
