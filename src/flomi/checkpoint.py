@@ -119,7 +119,12 @@ class Checkpoint:
             }
             for module in ("prep_x", "prep_y", "model"):
                 state = getattr(candidate, module).state_dict()
-                arrays.update({f"{part}.{module}.{name}": v.cpu().clone() for name, v in state.items()})
+                arrays.update(
+                    {
+                        f"{part}.{module}.{name}": v.cpu().clone(memory_format=torch.contiguous_format)
+                        for name, v in state.items()
+                    }
+                )
         text = {"fold": json.dumps(facts, default=as_python)}
         _write(self.path / FOLD.format(k), save(arrays, metadata=text))
 
