@@ -21,20 +21,22 @@ MATHEMATICS = {
     "matched",
     "regression",
     "residual",
+    "sketch",
 }
 TRAINING = MATHEMATICS | {"scores", "own", "training"}
 STATISTICS = {"inference", "certificate", "verdict", "rows"}
-DATA = {"data", "checks", "columns", "tables"}
+DATA = {"data", "checks", "columns", "sources", "tables"}
 BELOW = (
     TRAINING | STATISTICS | DATA | {"ensemble", "candidates", "result"}
 )  # everything that the estimator is made of
-CORE = BELOW | {"plan", "crossfit", "storage", "estimator"}
+CORE = BELOW | {"plan", "storage", "checkpoint", "crossfit", "streaming", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "bounds": set(),
     "threads": set(),
     "preprocess": set(),
     "closed_form": {"preprocess"},
+    "sketch": {"preprocess"},
     "classical": set(),
     "local_ratio": {"classical", "closed_form", "preprocess"},
     "matched": {"closed_form", "local_ratio", "preprocess"},
@@ -55,11 +57,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "columns": set(),
     "tables": set(),
     "checks": {"columns"},
-    "data": {"checks", "columns", "tables"},
+    "sources": {"columns", "tables"},
+    "data": {"checks", "columns", "sources", "tables"},
     "result": set(),
     "plan": BELOW | {"the package"},
-    "crossfit": BELOW | {"plan"},
     "storage": BELOW | {"the package"},
+    "checkpoint": BELOW | {"plan", "storage", "the package"},
+    "crossfit": BELOW | {"plan", "checkpoint"},
+    "streaming": {"checkpoint", "sketch", "preprocess"} | DATA,
     "estimator": BELOW | {"plan", "crossfit", "storage"},
     "panels": CORE,
     "webpage": {"panels", "the package"},
@@ -104,6 +109,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "local_ratio": {"torch", "scipy"},
     "matched": {"torch", "scipy"},
     "regression": {"torch"},
+    "sketch": {"torch", "numpy"},
     "features": {"torch"},
     "residual": {"torch"},
     "ensemble": {"torch", "tqdm"},

@@ -361,7 +361,7 @@ def test_a_partial_result_says_how_much_was_measured(
     assert err == "interrupted: 2 of 5 folds were measured (80 of 200 rows); the result rests on these\n"
 
 
-def test_options_reach_the_estimator(table: Path, fake: dict[str, Any]) -> None:
+def test_options_reach_the_estimator(table: Path, fake: dict[str, Any], tmp_path: Path) -> None:
     arguments = [
         "--critic",
         "joint",
@@ -376,6 +376,8 @@ def test_options_reach_the_estimator(table: Path, fake: dict[str, Any]) -> None:
         "--bits",
         "--jobs",
         "2",
+        "--checkpoint",
+        str(tmp_path / "kept"),
     ]
     assert run("estimate", table, "--x", "a", "--y", "y", "--groups", "who", *arguments, "--quiet") == 0
     assert fake["options"] == {
@@ -388,6 +390,7 @@ def test_options_reach_the_estimator(table: Path, fake: dict[str, Any]) -> None:
         "device": "cpu",
         "n_jobs": 2,
         "progress": False,
+        "checkpoint": str(tmp_path / "kept"),
     }
     np.testing.assert_array_equal(fake["pairs"].groups, np.arange(N) // 4)
 

@@ -119,6 +119,7 @@ class How:
     hidden: tuple[int, ...]
     preprocess: str
     pairs: int
+    most_pairs: int
     device: str
     without: tuple[str, ...] = ()
 
@@ -271,13 +272,15 @@ def hold_out(
     y: Tensor,
     *,
     pairs: int,
+    most: int | None = None,
     seed: int,
     groups: np.ndarray | None = None,
 ) -> HeldOut:
     """Score rows that the candidate has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
-    m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound. The
-    rows should be in random order.
+    m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
+    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. The rows
+    should be in random order.
     """
     x, y = candidate.prepared(x, y)
     model, n = candidate.model, len(x)
@@ -293,9 +296,11 @@ def hold_out(
         ratio, ratio_neg = g, table  # g as a log density ratio
         if marginal is not None:
             ratio, ratio_neg = g - marginal, table - marginal[columns]
-        dual = u if u is not None and "u" in bound.needs else model.c(x) - ratio
-        contrast = ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
-        if m == n - 1:
+        learned = u if "u" in bound.needs else None
+        dual = model.c(x) - ratio if learned is None else learned
+        same = learned is None and model.drift is None  # u = -g: one table serves as contrast and as score
+        contrast = ratio_neg if same else ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
+        if m == n - 1 or (most is not None and 2 * m * n > most):
             break
         sampling = torch.exp(contrast).var(1).mean() / m
         if float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
@@ -303,7 +308,8 @@ def hold_out(
         m = min(2 * m, n - 1)
     scores = Scores(g, Table(table, columns), u, baseline, marginal)
     c = model.c(x)
-    found = (bound.value(scores), bound.pmi(scores), -dual, contrast, ratio - c, ratio_neg - c[:, None])
+    score = contrast if same else ratio_neg - c[:, None]
+    found = (bound.value(scores), bound.pmi(scores), -dual, contrast, ratio - c, score)
     value, pmi, minus_u, contrast_, p, p_neg = (t.double().cpu().numpy() for t in found)
     by = columns[0].cpu().numpy()
     return HeldOut(value, pmi, PairScores(minus_u, contrast_, by, groups), PairScores(p, p_neg, by, groups))
@@ -329,7 +335,16 @@ def compete(
 
     def measure(candidate: Candidate, part: np.ndarray, pairs: int) -> HeldOut:
         labels = None if groups is None else groups[part]
-        return hold_out(candidate, bound, x[part], y[part], pairs=pairs, seed=seed, groups=labels)
+        return hold_out(
+            candidate,
+            bound,
+            x[part],
+            y[part],
+            pairs=pairs,
+            most=max(pairs, how.most_pairs),
+            seed=seed,
+            groups=labels,
+        )
 
     def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
         text = name if isinstance(name, str) else "own"
@@ -379,18 +394,26 @@ def compete(
             winner = residual.name
     assert winner is not None
     won = fitted[winner]
-    reports = {name: measure(candidate, held, how.pairs) for name, candidate in fitted.items()}
+    by_row: dict[str, np.ndarray] = {}
+    on_held: dict[str, float] = {}
+    summaries: dict[str, Summary] = {}
+    for name, candidate in fitted.items():  # only the winner's pairs are kept, which are most of the memory
+        seen = measure(candidate, held, how.pairs)
+        by_row[name], on_held[name] = flo_by_row(seen.referee), recalibrated(seen.score)
+        summaries[name] = summarise([seen.referee])
+        if name == winner:
+            report = seen
     return Fold(
         index=held,
         winner=won,
         base=base,
         residual=residual,
-        held=reports[winner],
+        held=report,
         calibration=measure(won, validation, CALIBRATION_PAIRS).score,
         training_value=recalibrated(measure(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS).score),
-        values={name: flo_by_row(r.referee) for name, r in reports.items()},
-        recalibrated={name: recalibrated(r.score) for name, r in reports.items()},
-        summaries={name: summarise([r.referee]) for name, r in reports.items()},
+        values=by_row,
+        recalibrated=on_held,
+        summaries=summaries,
         seconds={name: c.seconds for name, c in fitted.items()},
         history=[
             {"critic": name, **dataclasses.asdict(c.history)}

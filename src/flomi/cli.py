@@ -102,7 +102,8 @@ def estimate(
         typer.Argument(
             metavar="DATA",
             rich_help_panel=_DATA,
-            help="A table of numbers: CSV or TSV (also .gz, .bz2, .xz), Parquet, .npy or .npz.",
+            help="A table of numbers: CSV or TSV (also .gz, .bz2, .xz), Parquet (a file, a folder, or a pattern in quotes), "
+            ".npy or .npz.",
         ),
     ],
     y_data: Annotated[
@@ -142,6 +143,15 @@ def estimate(
             rich_help_panel=_DATA,
         ),
     ] = "error",
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of more rows than this, so many are drawn at random to train and judge models; the others count in what "
+            "a pass over the file can sum [default: 200000].",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     effort: Annotated[
         str,
         typer.Option(
@@ -184,6 +194,14 @@ def estimate(
         int,
         typer.Option(metavar="N", help="Processes that share the folds among them.", rich_help_panel=_MODEL),
     ] = 1,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep what is finished here; the same command then goes on after any interruption.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     bits: Annotated[
         bool, typer.Option("--bits", help="Answer in bits instead of nats.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -235,10 +253,16 @@ def estimate(
     flomi estimate patients.csv --x 'gene_*' --y survival --report page.html
     flomi estimate table.parquet --x 0:5 --y -1 --missing drop --bits
     flomi estimate images.npy labels.npy --effort thorough --json
+    flomi estimate folder_of_parquet --x 'x*' --y 'y*' --checkpoint run1
     """
     _choice("--effort", effort, _EFFORTS)
     _choice("--missing", missing, _MISSING)
-    for option, value, least in (("--folds", folds, 2), ("--jobs", jobs, 1), ("--seed", seed, 0)):
+    for option, value, least in (
+        ("--folds", folds, 2),
+        ("--jobs", jobs, 1),
+        ("--seed", seed, 0),
+        ("--rows", rows, 50),
+    ):
         if value is not None and value < least:
             raise ValueError(f"{option} is {value}; it must be {least} or more")
     if seed > _LARGEST_SEED:
@@ -257,16 +281,21 @@ def estimate(
         effort == "fast"
     ):  # a second thread saves little there, and costs much where the machine has other work
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from flomi import data as data_module
+    from flomi import streaming
 
     _check_device(device)
-    pairs = data_module.read(
+    progress = not quiet and sys.stderr.isatty()
+    pairs = streaming.read(
         data,
         y_data,
         x=_joined(x),
         y=_joined(y),
         groups=groups,
         missing="drop" if missing == "drop" else "error",
+        rows=streaming.ROWS if rows is None else rows,
+        seed=seed,
+        keep=checkpoint,
+        progress=progress,
     )
     _check_groups(pairs, groups, folds, effort)
     options = {
@@ -278,7 +307,8 @@ def estimate(
         "n_folds": folds,
         "device": device,
         "n_jobs": jobs,
-        "progress": not quiet and sys.stderr.isatty(),
+        "progress": progress,
+        "checkpoint": checkpoint,
     }
     fitted, result = _fit(pairs, options)
     if not quiet and len(fitted.critics_) < result.config["n_folds"]:
@@ -328,6 +358,9 @@ def _calm_threads() -> None:
 def _fit(pairs: Pairs, options: dict[str, Any]) -> tuple[MIEstimator, MIEstimate]:
     from flomi.estimator import MIEstimator
 
+    if pairs.whole is not None:
+        fitted = MIEstimator(**options).fit_pairs(pairs)
+        return fitted, fitted.result_
     x, y = _named(pairs.x, pairs.x_names), _named(pairs.y, pairs.y_names)
     fitted = MIEstimator(**options).fit(x, y, groups=pairs.groups)
     return fitted, fitted.result_

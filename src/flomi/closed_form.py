@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flomi.preprocess import RankNormal
 
-__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest", "small_sample_bias"]
+__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest", "of_correlation", "small_sample_bias"]
 
 _FOLDS = 5  # of the cross-validated canonical correlations
 _SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
@@ -155,7 +155,7 @@ class EllipticalCritic(nn.Module):
             corr=corr.to(dtype),
         )
         pmi = critic(x, y)
-        critic.in_sample = _in_sample(dispersion, nu, kept, corr, pmi.double())
+        critic.in_sample = _in_sample(dispersion, nu, kept, corr, len(pmi), float(pmi.double().var()))
         some = critic.matrix(*critic.encode(x[:CAP_ROWS], y[:CAP_ROWS]))
         critic.low, critic.high = torch.tensor(-math.log(len(x)), dtype=dtype), highest(some, pmi)
         return critic
@@ -379,9 +379,20 @@ def _decreasing(r: Tensor) -> Tensor:
     return torch.tensor([v for v, k in blocks for _ in range(k)], dtype=r.dtype)
 
 
-def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InSample:
+def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> InSample:
+    """`in_sample` of a Gaussian copula from the correlations s [d, d] of n rows' normal scores, the first `dim` columns being x.
+
+    For rows that are not in memory; `variance` is that of the PMI, measured on some of them. More rows than columns are needed.
+
+    >>> round(of_correlation(torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64), 1, 10**6, 0.4).mi, 4)
+    0.2231
+    """
+    return _in_sample(s, math.inf, dim, torch.zeros(1), n, variance)
+
+
+def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, variance: float) -> InSample:
     wx, wy, r = _Blocks(s, dim).directions()
-    n, p, q = len(pmi), wx.shape[1], wy.shape[1]
+    p, q = wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
     # dispersion is estimated from Student rows as well as from this share of Gaussian rows
     share = 1.0 if math.isinf(nu) else (nu + p + q) / (nu + p + q + 2)
@@ -394,7 +405,7 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> InS
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
     plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
-    spread = max(float(pmi.var()), float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
+    spread = max(variance, float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
     stderr = math.sqrt(spread / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
     method = f"{name}, in sample with small-sample correction"
     return InSample(plug_in - bias, stderr, bias, method)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from flomi import candidates, inference
 from flomi.candidates import Fold
+from flomi.checkpoint import Checkpoint
 from flomi.classical import ksg
-from flomi.closed_form import EllipticalCritic
+from flomi.closed_form import EllipticalCritic, InSample, of_correlation
 from flomi.critics import CRITICS
-from flomi.data import Pairs
+from flomi.data import Pairs, Whole
 from flomi.own import scale_note
 from flomi.plan import Plan
 from flomi.preprocess import RankNormal
@@ -34,7 +35,7 @@ UNSETTLED = 2.0  # standard errors of a difference in held-out value, below whic
 
 
 def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
-    """Every fold's competition; those finished before a Ctrl-C are kept."""
+    """Every fold's competition; those finished before a Ctrl-C are kept, and those in the plan's checkpoint are not run again."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
     least = min(len(part[0]) for part in parts)
@@ -44,12 +45,15 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
         names = candidates.contenders(plan.bound, x, y, least)
         names = tuple(name for name in names if name not in plan.how.without)
 
+    kept = None if plan.checkpoint is None else Checkpoint(plan.checkpoint, plan, data)
+
     def job(k: int) -> Callable[[], Fold]:
-        return partial(
+        compete = partial(
             candidates.compete, names, plan.bound, (x, y), parts[k], plan.how,
             seed=candidates.seed_of(plan.seed, k), groups=data.groups,
             progress=f"fold {k + 1} of {len(parts)}" if plan.progress and plan.n_jobs == 1 else None,
         )  # fmt: skip
+        return compete if kept is None else partial(_once, kept, k, compete)
 
     if plan.n_jobs > 1:
         from joblib import Parallel, delayed
@@ -66,6 +70,15 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
             raise
         folds[-1].interrupted = True
     return folds
+
+
+def _once(kept: Checkpoint, k: int, compete: Callable[[], Fold]) -> Fold:
+    """Fold k from the checkpoint, or run and kept there."""
+    fold = kept.load(k)
+    if fold is None:
+        fold = compete()
+        kept.save(k, fold)
+    return fold
 
 
 def _parts(
@@ -132,7 +145,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
 
-    point = _point(folds, total, x, y, groups)
+    point = _point(folds, total, x, y, groups, data.whole)
     mi, method, critic = point.mi, point.method, point.critic
     interval = inference.interval(mi, point.stderr, folds=point.folds, model=point.model)
     certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
@@ -172,10 +185,16 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     note = scale_note(x, y) if isinstance(plan.critic, nn.Module) else None
     scale = () if note is None else (note,)
     projection, labels = _projection(data)
-    used = {
+    used: dict[str, Any] = {
         "negatives_a_row": sorted({int(fold.held.score.shifts.size) for fold in folds}),
         "groups": None if data.groups is None else len(np.unique(data.groups)),
     }
+    if data.whole is not None:
+        used["rows"] = {
+            "complete": data.whole.rows,
+            "drawn": n,
+            "correlations": n if data.whole.correlation is None else data.whole.rows,
+        }
     return MIEstimate(
         mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
         lower_bound=certificate.value, bound=bound, bound_stderr=bound_stderr, bound_name=plan.bound.name,
@@ -200,7 +219,12 @@ class _Point:
 
 
 def _point(
-    folds: list[Fold], total: inference.Summary, x: Tensor, y: Tensor, groups: np.ndarray | None
+    folds: list[Fold],
+    total: inference.Summary,
+    x: Tensor,
+    y: Tensor,
+    groups: np.ndarray | None,
+    whole: Whole | None,
 ) -> _Point:
     """The best point estimate that the folds allow.
 
@@ -210,7 +234,7 @@ def _point(
     it gained. The formula is meant for continuous columns and independent rows; elsewhere the middle serves there too. Whether
     a formula serves, and which, is decided once for all folds, by the held-out values of all rows; a middle is that of each
     fold's winner. Where held-out rows can't tell another candidate from the one chosen, how far apart the two lie is part of
-    the error.
+    the error. Where these rows are a part of the `whole`, the Gaussian formula is that of all rows.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
     shared = [name for name in folds[0].values if all(name in fold.values for fold in folds)]
@@ -224,14 +248,23 @@ def _point(
         return float(difference.mean()), inference.mean_stderr(difference, groups)
 
     rivals = [name for name in values if name != chosen and loss(name)[0] < UNSETTLED * loss(name)[1]]
-    fitted: dict[str, Any] = {}
 
-    def formula(name: str) -> Any:
-        if name not in fitted:
-            fitted[name] = CRITICS[name].fit(x, y).in_sample  # type: ignore[misc]
-        return fitted[name]
+    @cache
+    def fitted(name: str) -> Any:
+        return CRITICS[name].fit(x, y)  # type: ignore[misc]
 
-    def apart(mi: float, stderr: float) -> float:
+    def at_hand(name: str) -> InSample:
+        return fitted(name).in_sample  # type: ignore[no-any-return]
+
+    @cache
+    def formula(name: str) -> InSample:
+        if name != "gaussian" or whole is None or whole.correlation is None:
+            return at_hand(name)
+        variance = float(fitted(name)(x, y).var())
+        form = of_correlation(torch.from_numpy(whole.correlation), x.shape[1], whole.rows, variance)
+        return replace(form, method=f"{form.method}, from all {whole.rows:,} rows")
+
+    def apart(mi: float, stderr: float, form_of: Callable[[str], InSample]) -> float:
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
 
         A rival without a formula counts by what it loses on held-out rows and the error of that, at most by `stderr`: at high
@@ -240,7 +273,7 @@ def _point(
         found = [0.0]
         for name in rivals:
             if regular and name in forms and CRITICS[name].formula:
-                rival = formula(name)
+                rival = form_of(name)
                 noise = math.sqrt(max(0.0, rival.stderr**2 - stderr**2))
                 found.append(abs(rival.mi - mi) - 2 * noise)
             else:
@@ -251,11 +284,17 @@ def _point(
     under = [chosen] if chosen in forms else [str(fold.base) for fold in folds]
     if regular and all(name in forms and CRITICS[name].formula for name in under):
         if chosen in forms:
+
+            def error(form_of: Callable[[str], InSample]) -> float:
+                if chosen != "null":
+                    return form_of(chosen).stderr
+                # a dependence too weak to win on other rows may still be there
+                return math.hypot(form_of("gaussian").mi, form_of("gaussian").stderr)
+
             form = formula(chosen)
-            stderr = form.stderr
-            if chosen == "null":  # a dependence too weak to win on other rows may still be there
-                stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr)
-            return _Point(form.mi, stderr, apart(form.mi, stderr), None, str(form.method), chosen)
+            # rivals were judged on the rows at hand, and are compared there
+            doubt = apart(at_hand(chosen).mi, error(at_hand), at_hand)
+            return _Point(form.mi, error(formula), doubt, None, form.method, chosen)
         base = np.array([formula(name).mi for name in under])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
         held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
@@ -274,7 +313,7 @@ def _point(
     if stderr == 0:  # nothing was found anywhere: a dependence too weak for that may still be there
         units = len(x) if groups is None else len(np.unique(groups))
         stderr = math.hypot(formula("gaussian").mi, formula("gaussian").stderr) * math.sqrt(len(x) / units)
-    return _Point(mi, stderr, math.hypot(deficit, apart(mi, stderr)), tuple(parts), method, critic)
+    return _Point(mi, stderr, math.hypot(deficit, apart(mi, stderr, formula)), tuple(parts), method, critic)
 
 
 def _others(

@@ -8,18 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from flomi import checks
 from flomi.columns import Columns, list_names, select
-from flomi.tables import Table, as_table, open_table
+from flomi.sources import Source, load
+from flomi.tables import Table, as_table
 
-__all__ = ["MIN_ROWS", "Pairs", "from_arrays", "new_rows", "read"]
+__all__ = ["MIN_ROWS", "Pairs", "Whole", "choose", "from_arrays", "matrix", "new_rows", "pairs", "read"]
 
 MIN_ROWS = 50  # below this no held-out number means anything
 Missing = Literal["error", "drop"]
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What is known of all `rows` complete rows, where only some of them are in memory.
+
+    correlation [d, d] is that of the normal scores of the columns of x and of y, or None where it wasn't computed.
+    """
+
+    rows: int
+    correlation: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +53,7 @@ class Pairs:
     source: str
     rows: np.ndarray
     groups: np.ndarray | None = None
+    whole: Whole | None = None
 
 
 def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error") -> Pairs:
@@ -59,7 +73,7 @@ def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error
     """
     notes = _compare_indexes(x=x, y=y, groups=groups)
     group_table = None if groups is None else as_table(groups, "groups")
-    return _pairs(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
+    return pairs(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
 
 
 def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -69,9 +83,7 @@ def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> x.shape, y.shape
     ((2, 1), (2, 2))
     """
-    sides = {
-        role: (*_matrix(as_table(value, role), role), checks.ROW) for role, value in (("x", x), ("y", y))
-    }
+    sides = {role: (*matrix(as_table(value, role), role), checks.ROW) for role, value in (("x", x), ("y", y))}
     _same_length(sides["x"][0], sides["y"][0], None)
     keep, counts, first = checks.complete_rows(sides)
     if not len(keep):
@@ -95,46 +107,72 @@ def read(
 ) -> Pairs:
     """Paired rows from one file (CSV or TSV, also .gz, .bz2, .xz; Parquet, .npy, .npz), or from two whose rows belong together.
 
-    x, y and groups choose columns as `flomi.columns.select` describes: names, patterns ("gene_*"), positions, ranges
-    ("0:5"). An .npz is read by the names of its arrays, "x" and "y" unless told otherwise. Of two files everything is
-    taken unless told otherwise; groups is then a column of the first.
+    In place of a Parquet file, a folder of them or a pattern such as "part-*.parquet" will do. All rows are read into
+    memory; `flomi.streaming.read` takes more than that holds. x, y and groups choose columns as `flomi.columns.select`
+    describes: names, patterns ("gene_*"), positions, ranges ("0:5"). An .npz is read by the names of its arrays, "x" and
+    "y" unless told otherwise. Of two files everything is taken unless told otherwise; groups is then a column of the first.
 
     Raises what `from_arrays` raises, and FileNotFoundError or ValueError for a file or a column that is not there.
     """
-    table = open_table(path)
-    group_table = None if groups is None else _take(table, groups, "groups")
-    if y_path is None:
-        source = os.path.basename(path)
-        x, y = _default_columns(table, x, y, source)
-        x_table, y_table = _take(table, x, "x"), _take(table, y, "y")
-        y_at = select(table.names, y, "y")
-        shared = [table.names[i] for i in select(table.names, x, "x") if i in y_at]
+    first, second = load(path), None if y_path is None else load(y_path)
+    at = choose(first, second, path, y_path, x=x, y=y, groups=groups)
+    x_table, y_table = first.take(at.x), (first if second is None else second).take(at.y)
+    group_table = None if at.groups is None else first.take(at.groups)
+    notes = first.notes if second is None else (*first.notes, *second.notes)
+    return pairs(x_table, y_table, group_table, missing, at.source, notes)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Positions of the columns of x, of y (in the second file, if there is one) and of groups, and what to call the data."""
+
+    x: list[int]
+    y: list[int]
+    groups: list[int] | None
+    source: str
+
+
+def choose(
+    first: Table | Source,
+    second: Table | Source | None,
+    path: str | os.PathLike[str],
+    y_path: str | os.PathLike[str] | None,
+    *,
+    x: Columns | None,
+    y: Columns | None,
+    groups: str | int | None,
+) -> Chosen:
+    """Which columns `read` means, or a ValueError that says what is wrong with them."""
+    group_at = None if groups is None else _select(first, groups, "groups")
+    if y_path is None or second is None:
+        source = Path(path).name
+        x, y = _default_columns(first, x, y, source)
+        x_at, y_at = _select(first, x, "x"), _select(first, y, "y")
+        shared = [first.names[i] for i in x_at if i in y_at]
         if shared:
             raise ValueError(
                 f"the same columns are on both sides ({list_names(shared)}), where mutual information is infinite; leave "
                 f"each out of one side ('!{shared[0]}' in its list of columns)"
             )
-        return _pairs(x_table, y_table, group_table, missing, source, table.notes)
+        return Chosen(x_at, y_at, group_at, source)
     if os.path.realpath(path) == os.path.realpath(y_path):
         raise ValueError(
             f"{path} is given for both x and y; give two files, or choose columns of one (--x, --y)"
         )
-    other = open_table(y_path)
-    x_table = table if x is None else _take(table, x, "x")
-    y_table = other if y is None else _take(other, y, "y")
-    source = f"{os.path.basename(path)} and {os.path.basename(y_path)}"
-    return _pairs(x_table, y_table, group_table, missing, source, (*table.notes, *other.notes))
+    x_at = list(range(len(first.names))) if x is None else _select(first, x, "x")
+    y_at = list(range(len(second.names))) if y is None else _select(second, y, "y")
+    return Chosen(x_at, y_at, group_at, f"{Path(path).name} and {Path(y_path).name}")
 
 
-def _take(table: Table, columns: Columns, role: str) -> Table:
+def _select(table: Table | Source, columns: Columns, role: str) -> list[int]:
     try:
-        return table.take(select(table.names, columns, role))
+        return select(table.names, columns, role)
     except ValueError as error:  # how the file was read may be why the column isn't there
         raise ValueError("; ".join((str(error), *table.notes))) from None
 
 
 def _default_columns(
-    table: Table, x: Columns | None, y: Columns | None, source: str
+    table: Table | Source, x: Columns | None, y: Columns | None, source: str
 ) -> tuple[Columns, Columns]:
     """The columns of a single file, which must be named except in an .npz with arrays called x and y."""
     suffix = os.path.splitext(source)[1].lower()
@@ -155,7 +193,7 @@ def _default_columns(
     return x, y
 
 
-def _pairs(
+def pairs(
     x_table: Table,
     y_table: Table,
     group_table: Table | None,
@@ -163,10 +201,11 @@ def _pairs(
     source: str | None,
     notes: Sequence[str],
 ) -> Pairs:
+    """Paired rows from the chosen columns, checked: what `from_arrays` and `read` do after theirs."""
     if missing not in ("error", "drop"):
         raise ValueError(f"missing must be 'error' or 'drop', not {missing!r}")
-    x, x_names = _matrix(x_table, "x")
-    y, y_names = _matrix(y_table, "y")
+    x, x_names = matrix(x_table, "x")
+    y, y_names = matrix(y_table, "y")
     labels = None if group_table is None else _labels(group_table)
     _same_length(x, y, labels)
     said = list(notes)
@@ -209,7 +248,7 @@ def _pairs(
     return Pairs(x, y, x_names, y_names, tuple(said), source or "arrays", rows, groups)
 
 
-def _matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The columns side by side, float64 [n, d] (or the one array of more dimensions), and their names."""
     parts: list[np.ndarray] = []
     names: list[str] = []

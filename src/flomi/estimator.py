@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flomi import crossfit, storage
 from flomi.bounds import Bound, Scores
 from flomi.columns import list_names
-from flomi.data import from_arrays, new_rows
+from flomi.data import Pairs, from_arrays, new_rows
 from flomi.plan import Plan
 from flomi.result import MIEstimate
 from flomi.scores import shifts
@@ -67,7 +67,8 @@ class MIEstimator:
     `n_folds` on replace what it sets. Those from `hidden` on, and preprocess, are for networks trained by the bound itself,
     such as critic="joint", and an error elsewhere. preprocess: "rank" (normal scores of the ranks, then whitened),
     "standardize" or "none". missing="drop" leaves out rows with a missing or infinite value and says so. n_jobs runs folds
-    in parallel processes, -1 in one a core. progress shows a bar.
+    in parallel processes, -1 in one a core. progress shows a bar. checkpoint is a folder in which finished folds are kept: the
+    same call goes on from there after any interruption, and ends in the same numbers.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and
     thread count gives the same bits. Raises ValueError or TypeError in `fit` for options and data that can't be used.
@@ -92,6 +93,7 @@ class MIEstimator:
         missing: Literal["error", "drop"] = "error",
         n_jobs: int = 1,
         progress: bool = False,
+        checkpoint: str | Path | None = None,
         n_folds: int | None = None,
         eval_pairs: int | None = None,
         hidden: Sequence[int] | None = None,
@@ -113,6 +115,7 @@ class MIEstimator:
         self.missing = missing
         self.n_jobs = n_jobs
         self.progress = progress
+        self.checkpoint = checkpoint
         self.n_folds = n_folds
         self.eval_pairs = eval_pairs
         self.hidden = hidden
@@ -155,18 +158,24 @@ class MIEstimator:
         start = time.perf_counter()
         plan = Plan.of(self)
         x, y = _collected(x), _collected(y)
-        data = from_arrays(x, y, groups=groups, missing=self.missing)
+        return self._fit(plan, from_arrays(x, y, groups=groups, missing=self.missing), len(x), start)
+
+    def fit_pairs(self, pairs: Pairs) -> MIEstimator:
+        """`fit` on rows that `flomi.data.read` or `flomi.streaming.read` took from files; row i of `pmi` is row pairs.rows[i]."""
+        return self._fit(Plan.of(self), pairs, len(pairs.x), time.perf_counter())
+
+    def _fit(self, plan: Plan, data: Pairs, n: int, start: float) -> MIEstimator:
         folds = crossfit.cross_fit(plan, data)
         result = crossfit.assemble(plan, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
         self.columns_ = (data.x_names, data.y_names)
         _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
-        if len(x) > result.n:  # rows left out for missing values keep their places, as NaN
+        if n > result.n:  # rows left out for missing values keep their places, as NaN
             result = dataclasses.replace(
                 result,
-                pmi=_spread(result.pmi, data.rows, len(x)),
-                projection=_spread(result.projection, data.rows, len(x)),
+                pmi=_spread(result.pmi, data.rows, n),
+                projection=_spread(result.projection, data.rows, n),
             )
         self.result_ = result.to(self.units)
         return self

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from flomi.estimator import MIEstimator
 
 __all__ = ["EFFORTS", "Effort", "Plan"]
+
+MOST_PAIRS = 50_000_000  # of all folds, so many numbers being in memory at once; "thorough" and eval_pairs may ask for more
 
 LEAST = {  # of the options that are whole numbers
     "seed": 0,
@@ -94,6 +98,7 @@ class Plan:
     seed: int
     n_jobs: int
     progress: bool
+    checkpoint: Path | None
     config: dict[str, Any]
 
     @classmethod
@@ -114,10 +119,14 @@ class Plan:
         if options.negatives is not None:
             _choose("negatives", options.negatives, NEGATIVES)
         _check_device(options.device)
+        if options.checkpoint is not None and not isinstance(options.checkpoint, (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be the path of a folder; found {options.checkpoint!r}")
         given = {  # numbers of numpy as Python's, which JSON knows
             name: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
             for name, value in options.get_params().items()
         }
+        if given["checkpoint"] is not None:
+            given["checkpoint"] = os.fspath(given["checkpoint"])
         _check_numbers(given)
         _check_hidden(given["hidden"])
         hidden = tuple(map(int, effort.hidden if given["hidden"] is None else given["hidden"]))
@@ -141,9 +150,10 @@ class Plan:
             },
             "threads": torch.get_num_threads(),
         }
+        pairs = given["eval_pairs"] or effort.pairs
         how = How(
             recipe, effort.ensemble, hidden, options.preprocess,
-            (given["eval_pairs"] or effort.pairs) // config["n_folds"], options.device, effort.without,
+            pairs // config["n_folds"], max(pairs, MOST_PAIRS) // config["n_folds"], options.device, effort.without,
         )  # fmt: skip
         return cls(
             critic,
@@ -153,6 +163,7 @@ class Plan:
             given["seed"],
             _processes(given["n_jobs"]),
             options.progress,
+            None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),
             config,
         )
 

@@ -99,11 +99,16 @@ class RankNormal(nn.Module):
             ).round()
             keep = keep.long().unique().to(x.device)
             ordered, scores = ordered[:, keep], scores[:, keep]
+        return cls.of_knots(ordered, scores, distinct)
+
+    @classmethod
+    def of_knots(cls, ordered: Tensor, scores: Tensor, distinct: Tensor) -> RankNormal:
+        """The map through non-decreasing values [d, K] and their scores, both in float64 or the values in less."""
         span = ordered[:, -1] - ordered[:, 0]
         lower = _last_within(ordered, scores - scores[:, :1] <= _TAIL) - ordered[:, 0]
         upper = ordered[:, -1] + _last_within(-ordered.flip(-1), (scores[:, -1:] - scores).flip(-1) <= _TAIL)
         tails = torch.stack([torch.where(b > 0, b, torch.where(span > 0, span, 1.0)) for b in (lower, upper)])
-        return cls(ordered, scores.to(x.dtype), tails, distinct)
+        return cls(ordered, scores.to(ordered.dtype), tails, distinct)
 
     def forward(self, x: Tensor) -> Tensor:
         v = x.T.contiguous()

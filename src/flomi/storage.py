@@ -34,7 +34,7 @@ from flomi.training import Model
 if TYPE_CHECKING:
     from flomi.estimator import MIEstimator
 
-__all__ = ["load", "save"]
+__all__ = ["candidate_of", "description", "load", "save", "under"]
 
 FORMAT = 1
 JSON, TENSORS = "estimator.json", "tensors.safetensors"
@@ -56,11 +56,12 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     tensors = {"pmi": torch.from_numpy(result.pmi), "projection": torch.from_numpy(result.projection)}
     folds = []
     for k, candidate in enumerate(estimator.critics_):
-        folds.append(_description(candidate))
+        folds.append(description(candidate))
         for part in ("prep_x", "prep_y", "model"):
             state = getattr(candidate, part).state_dict()
             tensors.update({f"{k}.{part}.{name}": value.contiguous() for name, value in state.items()})
     options = {**estimator.get_params(), "device": str(estimator.device)}
+    options["checkpoint"] = None if estimator.checkpoint is None else os.fspath(estimator.checkpoint)
     for name in ("critic", "bound"):  # of your own ones the name only
         options[name] = options[name] if isinstance(options[name], str) else result.config[name]
     record = {
@@ -75,7 +76,7 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        (place / JSON).write_text(json.dumps(record, indent=2, default=_python), encoding="utf-8")
+        (place / JSON).write_text(json.dumps(record, indent=2, default=as_python), encoding="utf-8")
         save_file(tensors, place / TENSORS)
         if path.is_dir():
             shutil.rmtree(path)  # an estimator saved earlier
@@ -85,12 +86,12 @@ def save(estimator: MIEstimator, path: Path) -> Path:
     return path
 
 
-def _python(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """Numbers and arrays of numpy among the options, as JSON knows them."""
     return value.tolist()
 
 
-def _description(candidate: Candidate) -> dict[str, Any]:
+def description(candidate: Candidate) -> dict[str, Any]:
     """What it takes to build a module of the same shapes."""
     known: dict[str, Any] = {
         "critic": candidate.name,
@@ -154,7 +155,7 @@ def _rebuild(
     options.update({name: own for name, own in (("critic", critic), ("bound", bound)) if own is not None})
     estimator = kind(**options)
     estimator.critics_ = [
-        _candidate(fold, _under(tensors, f"{k}."), referee, tuple(config["hidden"]), critic)
+        candidate_of(fold, under(tensors, f"{k}."), referee, tuple(config["hidden"]), critic)
         for k, fold in enumerate(record["folds"])
     ]
     columns_x, columns_y = record["columns"]
@@ -175,7 +176,7 @@ def _rebuild(
     return estimator
 
 
-def _candidate(
+def candidate_of(
     fold: dict[str, Any],
     tensors: dict[str, Tensor],
     bound: Bound,
@@ -184,9 +185,9 @@ def _candidate(
 ) -> Candidate:
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
-    state = _under(tensors, "model.")
+    state = under(tensors, "model.")
     if name in CRITICS and CRITICS[name].build is None:
-        model = Model(_ready(name, fold, _under(state, "critic.")), (), None)
+        model = Model(_ready(name, fold, under(state, "critic.")), (), None)
         model.load_state_dict(state)
     else:
         if own is not None and name not in CRITICS:
@@ -197,7 +198,7 @@ def _candidate(
             net = build(math.prod(shape_x), math.prod(shape_y), hidden)
         model = Model(net, shape_x, bound)
         model.load_state_dict(state)
-    prep_x, prep_y = (_preparation(_under(tensors, f"prep_{s}."), name) for s in "xy")
+    prep_x, prep_y = (_preparation(under(tensors, f"prep_{s}."), name) for s in "xy")
     return Candidate(name, prep_x, prep_y, model.eval(), None, 0.0, shape_x, shape_y)
 
 
@@ -208,18 +209,18 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
     if name == "local":
         return _local(state)
     if name == "matched":
-        parts = [_local(_under(state, f"parts.{k}.")) for k in range(len(state["columns"]))]
+        parts = [_local(under(state, f"parts.{k}.")) for k in range(len(state["columns"]))]
         return MatchedCritic(parts, **{key: state[key] for key in ("columns", "shift", "high")})
     if name == "regression":
         return _regression(state)
     if name in ("gaussian", "student"):
         return _elliptical(state)
-    inputs = [_inputs(_under(state, f"inputs_{side}.")) for side in "xy"]
+    inputs = [_inputs(under(state, f"inputs_{side}.")) for side in "xy"]
     if name == "expanded":
-        return ExpandedCritic(inputs[0], inputs[1], _elliptical(_under(state, "form.")))
-    base_state = _under(state, "base.")
+        return ExpandedCritic(inputs[0], inputs[1], _elliptical(under(state, "form.")))
+    base_state = under(state, "base.")
     if fold["base"] == "network":
-        sides = [_inputs(_under(base_state, f"inputs_{side}.")) for side in "xy"]
+        sides = [_inputs(under(base_state, f"inputs_{side}.")) for side in "xy"]
         base: nn.Module = QuadraticNetwork(sides[0], sides[1])
     else:
         base = _ready(fold["base"], fold, base_state)
@@ -228,25 +229,23 @@ def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Modu
 
 
 def _local(state: dict[str, Tensor]) -> LocalCritic:
-    return LocalCritic(
-        *(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"]
-    )
+    return LocalCritic(*(RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"])
 
 
 def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
     buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
-    return EllipticalCritic(*(RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"), **buffers)
+    return EllipticalCritic(*(RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"), **buffers)
 
 
 def _regression(state: dict[str, Tensor]) -> RegressionCritic:
     buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
-    ranks = [RankNormal(**_under(state, f"ranks_{side}.")) for side in "xy"]
-    whiten = [Whiten(**_under(state, f"whiten_{side}.")) for side in "xy"]
+    ranks = [RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"]
+    whiten = [Whiten(**under(state, f"whiten_{side}.")) for side in "xy"]
     return RegressionCritic(ranks[0], ranks[1], whiten[0], whiten[1], **buffers)
 
 
 def _inputs(state: dict[str, Tensor]) -> Inputs:
-    return Inputs(RankNormal(**_under(state, "ranks.")), state["center"], state["weight"], state["limit"])
+    return Inputs(RankNormal(**under(state, "ranks.")), state["center"], state["weight"], state["limit"])
 
 
 def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -256,10 +255,10 @@ def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
         return nn.Identity()
     parts: list[nn.Module] = [nn.Flatten()]
     for place in sorted({key.split(".")[0] for key in state}, key=int):
-        buffers = _under(state, f"{place}.")
+        buffers = under(state, f"{place}.")
         parts.append(PREPROCESSING[frozenset(buffers)](**buffers))
     return nn.Sequential(*parts)
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
