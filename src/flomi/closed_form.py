@@ -390,7 +390,7 @@ def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> InSample:
     return _in_sample(s, math.inf, dim, torch.zeros(1), n, variance)
 
 
-def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, variance: float) -> InSample:
+def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, of_pmi: float) -> InSample:
     wx, wy, r = _Blocks(s, dim).directions()
     p, q = wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
@@ -405,7 +405,7 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, variance: f
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
     plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
-    spread = max(variance, float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
+    spread = max(of_pmi, float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
     stderr = math.sqrt(spread / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
     method = f"{name}, in sample with small-sample correction"
     return InSample(plug_in - bias, stderr, bias, method)

@@ -63,7 +63,7 @@ def read(
 ) -> Pairs:
     """Paired rows as `flomi.data.read` gives them, but of more than `rows` rows a random part, with what is known of all.
 
-    Parquet (a file, a folder, or a pattern such as "part-*.parquet") and .npy files are never in memory as a whole; other
+    Parquet (a file, a folder, or a pattern such as ``part-*.parquet``) and .npy files are never in memory as a whole; other
     files are. `MIEstimator.fit_pairs` takes the result. The same seed draws the same rows, however the data is cut into
     files. `keep` is a folder for checkpoints, in which the drawn rows are kept and found again; they stay valid while
     the files' names, sizes and times do.

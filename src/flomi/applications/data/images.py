@@ -237,8 +237,9 @@ def _latin1(text: str, encoding: str) -> bytes:
 def tiny_imagenet(root: str | Path | None = None, per_class: int | None = None) -> tuple[Images, Images]:
     """Tiny-ImageNet, 200 classes of 500 colour images of 64 x 64, and 10,000 validation images, which stand for the test.
 
-    The layout is wnids.txt, words.txt, train/WNID/images with JPEG files, and val/images with val/val_annotations.txt. `per_class`: the
-    first so many images of each class in training (all of them take 1.2 GB). Needs Pillow, which comes with matplotlib.
+    The layout is wnids.txt, words.txt, train/WNID/images with JPEG files, and val/images with val/val_annotations.txt.
+    `per_class`: the first so many images of each class in training (all of them take 1.2 GB). Needs Pillow, which comes with
+    matplotlib.
     """
     advice = "wnids.txt, train and val, the layout of tiny-imagenet-200"
     folder = find("wnids.txt", root, ("tiny-imagenet-200",), shared="tiny-imagenet-200", advice=advice)
