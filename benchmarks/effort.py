@@ -43,6 +43,10 @@ def main() -> None:
                 }
             )  # fmt: skip
             print(f"{name} {effort}: {seconds:.1f} s, {r}, truth {task.mi:.3f}", flush=True)
+            save(found)  # after every run, so that an interruption loses none
+
+
+def save(found: list[dict[str, object]]) -> None:
     frame = pd.DataFrame(found)
     frame["cores"], frame["threads"] = os.cpu_count(), torch.get_num_threads()
     frame["versions"] = (
