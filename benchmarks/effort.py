@@ -13,8 +13,6 @@ import platform
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import pandas as pd
 import torch
 

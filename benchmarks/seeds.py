@@ -1,7 +1,7 @@
 """An experiment of `flomi reproduce` with several seeds: each seed's table kept apart, and one table and figure of all.
 
     python benchmarks/seeds.py cross-view --seeds 0 1 2 3 4      # full size; goes on where it was stopped, a seed at a time
-    python benchmarks/seeds.py self-supervised --quick --out /tmp/results
+    python benchmarks/seeds.py self-supervised --quick --out results
 
 Seed S goes to OUT/seeds/S as `flomi reproduce NAME --seed S` writes it, all together to OUT. A seed that OUT has already, of
 this size and version, is not run again, so several processes may share the work, each with other seeds. For experiments

@@ -209,9 +209,9 @@ def test_drawn_rows_are_found_again(tmp_path: Path) -> None:
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 2)), columns=["a", "b"])
     table.to_parquet(tmp_path / "t.parquet")
     read: dict[str, Any] = {"x": "a", "y": "b", "rows": 100}
-    first = streaming.read(tmp_path / "t.parquet", **read, keep=tmp_path / "c")
+    first = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     before = (tmp_path / "c" / "rows.safetensors").stat().st_mtime_ns
-    again = streaming.read(tmp_path / "t.parquet", **read, keep=tmp_path / "c")
+    again = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     assert (tmp_path / "c" / "rows.safetensors").stat().st_mtime_ns == before
     assert first.whole is not None and again.whole is not None
     for name in ("x", "y", "rows"):
@@ -219,5 +219,5 @@ def test_drawn_rows_are_found_again(tmp_path: Path) -> None:
     assert np.array_equal(first.whole.correlation, again.whole.correlation)  # type: ignore[arg-type]
     assert (first.notes, first.x_names, first.source) == (again.notes, again.x_names, again.source)
     (-table).to_parquet(tmp_path / "t.parquet")
-    other = streaming.read(tmp_path / "t.parquet", **read, keep=tmp_path / "c")
+    other = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     assert np.array_equal(other.x, -first.x)

@@ -19,10 +19,7 @@ from flomi.cli_bench import bench
 from flomi.cli_reproduce import EXIT_CODES, reproduce
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from flomi.data import Pairs
-    from flomi.estimator import MIEstimate, MIEstimator
 
 __all__ = ["app", "main"]
 
@@ -282,6 +279,7 @@ def estimate(
     ):  # a second thread saves little there, and costs much where the machine has other work
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from flomi import streaming
+    from flomi.estimator import MIEstimator
 
     _check_device(device)
     progress = not quiet and sys.stderr.isatty()
@@ -294,7 +292,7 @@ def estimate(
         missing="drop" if missing == "drop" else "error",
         rows=streaming.ROWS if rows is None else rows,
         seed=seed,
-        keep=checkpoint,
+        checkpoint=checkpoint,
         progress=progress,
     )
     _check_groups(pairs, groups, folds, effort)
@@ -310,7 +308,8 @@ def estimate(
         "progress": progress,
         "checkpoint": checkpoint,
     }
-    fitted, result = _fit(pairs, options)
+    fitted = MIEstimator(**options).fit_pairs(pairs)
+    result = fitted.result_
     if not quiet and len(fitted.critics_) < result.config["n_folds"]:
         rows = int((result.pmi == result.pmi).sum())  # the others are NaN
         typer.echo(
@@ -353,28 +352,6 @@ app.command(epilog=EXIT_CODES)(reproduce)
 def _calm_threads() -> None:
     """Before torch is imported: waiting threads that spin make two busy processes slow each other down a hundredfold."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _fit(pairs: Pairs, options: dict[str, Any]) -> tuple[MIEstimator, MIEstimate]:
-    from flomi.estimator import MIEstimator
-
-    if pairs.whole is not None:
-        fitted = MIEstimator(**options).fit_pairs(pairs)
-        return fitted, fitted.result_
-    x, y = _named(pairs.x, pairs.x_names), _named(pairs.y, pairs.y_names)
-    fitted = MIEstimator(**options).fit(x, y, groups=pairs.groups)
-    return fitted, fitted.result_
-
-
-def _named(array: np.ndarray, names: tuple[str, ...]) -> Any:
-    """With the names of its columns where it has them, for labels and messages."""
-    import pandas as pd
-
-    return (
-        pd.DataFrame(array, columns=list(names))
-        if len(set(names)) == array.shape[-1] and array.ndim == 2
-        else array
-    )
 
 
 # Checks --------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from flomi import checkpoint, checks
+from flomi import checks
+from flomi.checkpoint import load_pairs, save_pairs
 from flomi.columns import Columns
 from flomi.data import Chosen, Missing, Pairs, Whole, choose, matrix, pairs
 from flomi.preprocess import RankNormal
@@ -58,14 +59,14 @@ def read(
     missing: Missing = "error",
     rows: int = ROWS,
     seed: int = 0,
-    keep: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Pairs:
     """Paired rows as `flomi.data.read` gives them, but of more than `rows` rows a random part, with what is known of all.
 
     Parquet (a file, a folder, or a pattern such as ``part-*.parquet``) and .npy files are never in memory as a whole; other
     files are. `MIEstimator.fit_pairs` takes the result. The same seed draws the same rows, however the data is cut into
-    files. `keep` is a folder for checkpoints, in which the drawn rows are kept and found again; they stay valid while
+    files. `checkpoint` is a folder in which the drawn rows are kept and found again; they stay valid while
     the files' names, sizes and times do.
 
     Raises what `flomi.data.read` raises; with missing="error" at the first row that is not complete.
@@ -87,12 +88,12 @@ def read(
 
     asked = [first.fingerprint(), other.fingerprint(), dataclasses.asdict(at), missing, rows, seed]
     mark = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
-    known = None if keep is None else checkpoint.load_pairs(Path(keep), mark)
+    known = None if checkpoint is None else load_pairs(Path(checkpoint), mark)
     if known is not None:
         return known
     found = _draw(first, other, at, n, missing, rows, seed, notes, progress)
-    if keep is not None:
-        checkpoint.save_pairs(Path(keep), mark, found)
+    if checkpoint is not None:
+        save_pairs(Path(checkpoint), mark, found)
     return found
 
 

@@ -111,7 +111,8 @@ class LeakPenalty(nn.Module):
         )
 
     def forward(self, z: Tensor, logit: Tensor, s: Tensor) -> Tensor:
-        return self.mi(z, s)  # type: ignore[no-any-return]
+        value: Tensor = self.mi(z, s)
+        return value
 
 
 class Adversary(nn.Module):
@@ -223,6 +224,7 @@ def fit(
         loss = binary_cross_entropy_with_logits(logit, people.y[drawn].float())
         if part is not None:
             strength = weight * min(1.0, 5 * (step + 1) / steps)
+            # divided, so that a large weight does not act as a large rate too
             loss = (loss + strength * part(z, logit, people.s[drawn])) / (1 + strength)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

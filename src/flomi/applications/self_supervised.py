@@ -97,11 +97,13 @@ class Encoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """[n, 4 width] of images from 0 to 1."""
-        return self.body(x).mean((-2, -1))  # type: ignore[no-any-return]
+        code: Tensor = self.body(x).mean((-2, -1))
+        return code
 
     def forward(self, x: Tensor) -> Tensor:
         """What a loss takes, [n, projection]."""
-        return self.project(self.encode(x))  # type: ignore[no-any-return]
+        projected: Tensor = self.project(self.encode(x))
+        return projected
 
     @torch.no_grad()
     def features(self, pixels: Tensor, block: int = 1000) -> Tensor:
