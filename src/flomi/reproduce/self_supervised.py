@@ -288,7 +288,7 @@ SELF_SUPERVISED = Experiment(
     sizes={
         "full": {"data": "fashion-mnist", "rows": 30_000, "batches": (16, 32, 64, 128, 256, 512), "epochs": 10, "width": 32,
                  "readings": 40},
-        "quick": {"data": "fashion-mnist", "rows": 4000, "batches": (16, 512), "epochs": 2, "width": 16, "readings": 10},
+        "quick": {"data": "fashion-mnist", "rows": 8000, "batches": (16, 512), "epochs": 4, "width": 16, "readings": 10},
         "tiny": {"data": "generated", "rows": 160, "batches": (16, 64), "epochs": 4, "width": 8, "readings": 4},
     },
     draw=draw,
