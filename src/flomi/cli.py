@@ -279,7 +279,6 @@ def estimate(
     ):  # a second thread saves little there, and costs much where the machine has other work
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from flomi import streaming
-    from flomi.estimator import MIEstimator
 
     _check_device(device)
     progress = not quiet and sys.stderr.isatty()
@@ -308,8 +307,7 @@ def estimate(
         "progress": progress,
         "checkpoint": checkpoint,
     }
-    fitted = MIEstimator(**options).fit_pairs(pairs)
-    result = fitted.result_
+    fitted, result = _fit(pairs, options)
     if not quiet and len(fitted.critics_) < result.config["n_folds"]:
         rows = int((result.pmi == result.pmi).sum())  # the others are NaN
         typer.echo(
@@ -352,6 +350,13 @@ app.command(epilog=EXIT_CODES)(reproduce)
 def _calm_threads() -> None:
     """Before torch is imported: waiting threads that spin make two busy processes slow each other down a hundredfold."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _fit(pairs: Pairs, options: dict[str, Any]) -> tuple[MIEstimator, MIEstimate]:
+    from flomi.estimator import MIEstimator
+
+    fitted = MIEstimator(**options).fit_pairs(pairs)
+    return fitted, fitted.result_
 
 
 # Checks --------------------------------------------------------------------------------------------------------------

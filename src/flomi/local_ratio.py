@@ -66,7 +66,7 @@ class LocalCritic(nn.Module):
         nodes = torch.linspace(-_EDGE, _EDGE, _NODES).to(z)
         a, b = (_kernel(nodes, z[:, i], best) for i in (0, 1))
         mean_a, mean_b = a.mean(1, keepdim=True).clamp(min=1e-30), b.mean(1, keepdim=True).clamp(min=1e-30)
-        ratio = (a / mean_a) @ (b / mean_b).T / len(z)
+        ratio = a.div_(mean_a) @ b.div_(mean_b).T / len(z)
         critic = cls(*ranks, table=((1 - _FLOOR) * ratio + _FLOOR).log())
         if estimate:
             critic.in_sample = nearest_neighbour_mi(every)
@@ -102,14 +102,17 @@ class LocalCritic(nn.Module):
 
 def _kernel(at: Tensor, centers: Tensor, widths: Tensor) -> Tensor:
     """Gaussian kernels, [at, centers], cut off before denormal numbers; their common constant cancels from the ratio."""
-    return torch.exp((-0.5 * ((at[:, None] - centers) / widths).square()).clamp(min=-60)) / widths
+    # in place: each temporary is as large as the result, and new memory costs more than the arithmetic
+    apart = (at[:, None] - centers).div_(widths).square_().mul_(-0.5)
+    return apart.clamp_(min=-60).exp_().div_(widths)
 
 
 def _left_out(z: Tensor, widths: Tensor, rows: Tensor) -> float:
     """Mean log ratio of some rows, each left out of the densities that score it."""
     a, b = (_kernel(z[rows, i], z[:, i], widths) for i in (0, 1))
     a[torch.arange(len(rows)), rows] = 0
-    ratio = (len(z) - 1) * (a * b).sum(1) / (a.sum(1) * b.sum(1)).clamp(min=1e-30)
+    expected = (a.sum(1) * b.sum(1)).clamp(min=1e-30)
+    ratio = (len(z) - 1) * a.mul_(b).sum(1) / expected
     return float(((1 - _FLOOR) * ratio + _FLOOR).log().mean())
 
 
