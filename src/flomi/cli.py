@@ -20,6 +20,7 @@ from flomi.cli_reproduce import EXIT_CODES, reproduce
 
 if TYPE_CHECKING:
     from flomi.data import Pairs
+    from flomi.estimator import MIEstimate, MIEstimator
 
 __all__ = ["app", "main"]
 
