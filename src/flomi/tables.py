@@ -62,7 +62,7 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{text} is a web address; download the file and give its path")
     file = Path(text).expanduser()
     if file.is_dir():
-        raise ValueError(f"{text} is a folder; name one file in it ({_READABLE})")
+        raise ValueError(f"{text} is a folder that holds no .parquet file; name one file ({_READABLE})")
     if not file.exists():
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         stems = {name.casefold().split(".")[0]: name for name in beside}  # a shared ending is no likeness
