@@ -3,7 +3,7 @@
 FLO's objective is jointly concave in the values of u and g, so with a free table for each, one pair and one negative a step
 are enough: projected stochastic gradient ascent with steps ~ t^-0.6. Averaged iterates (later ones weigh more) should then
 close the gap I - FLO at the rate 1/t, and the error of u at 1/sqrt(t). The paper's theorem treats the weight e^-u t as a
-random step size, which it is not; concavity needs no such step (see docs/reproduce.md).
+random step size, which it is not; concavity needs no such step (see docs/reproduce/convergence.md).
 """
 
 from __future__ import annotations
