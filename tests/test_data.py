@@ -688,7 +688,7 @@ def test_files_that_are_not_there(tmp_path: Path, csv: Path) -> None:
         error=FileNotFoundError,
     )
     fails("check the spelling", read, tmp_path / "no" / "q.csv", error=FileNotFoundError)
-    fails("is a folder; name one file", read, tmp_path)
+    fails("is a folder that holds no .parquet file; name one file", read, tmp_path)
     fails("is a web address; download", read, "https://example.org/t.csv")
     fails("no file", read, csv, tmp_path / "other.npy", error=FileNotFoundError)
 
