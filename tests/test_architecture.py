@@ -23,7 +23,7 @@ MATHEMATICS = {
     "residual",
     "sketch",
 }
-TRAINING = MATHEMATICS | {"scores", "own", "training"}
+TRAINING = MATHEMATICS | {"scores", "own", "threads", "training"}
 STATISTICS = {"inference", "certificate", "verdict", "rows"}
 DATA = {"data", "checks", "columns", "sources", "tables"}
 BELOW = (
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
     "own": {"bounds", "critics", "scores", "training"},
-    "ensemble": {"closed_form", "features", "residual", "training"},
+    "ensemble": {"closed_form", "features", "residual", "threads", "training"},
     "losses": {"bounds", "critics", "scores"},
     "verdict": set(),
     "rows": set(),
@@ -107,7 +107,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "closed_form": {"torch", "numpy", "scipy"},
     "classical": {"torch", "scipy"},
     "local_ratio": {"torch", "scipy"},
-    "matched": {"torch", "scipy"},
+    "matched": {"torch", "numpy", "scipy"},
     "regression": {"torch"},
     "sketch": {"torch", "numpy"},
     "features": {"torch"},

@@ -51,6 +51,22 @@ def test_nothing_is_matched_where_nothing_is_gained(kind: str) -> None:
     assert not critic(x, y).any() and not critic.matrix(*critic.encode(x[:5], y[:4])).any()
 
 
+def student(n: int, rho: float, nu: float, *, shared: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three pairs of columns that are Student with a scale by row, or with a scale by row and pair."""
+    z, e = torch.randn(2, n, 3, dtype=torch.float64)
+    scale = (torch.distributions.Chi2(nu).sample((n, 1 if shared else 3)).double() / nu).rsqrt()
+    return z * scale, (rho * z + math.sqrt(1 - rho**2) * e) * scale
+
+
+@pytest.mark.parametrize(("rho", "nu"), [(0.0, 1.0), (0.6, 2.0), (0.95, 5.0)])
+def test_nothing_is_matched_where_a_student_copula_explains_all_columns(rho: float, nu: float) -> None:
+    assert match_columns(*student(5000, rho, nu, shared=True)).shape == (0, 2)
+
+
+def test_pairs_with_tails_of_their_own_are_matched() -> None:
+    assert match_columns(*student(5000, 0.6, 2.0, shared=False)).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
 def test_pairs_matrix_and_single_precision_codes_agree() -> None:
     x, y = noisy_copies(1000, 2)
     critic = MatchedCritic.fit(x, y)

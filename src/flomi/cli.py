@@ -275,10 +275,6 @@ def estimate(
         )
 
     _calm_threads()
-    if (
-        effort == "fast"
-    ):  # a second thread saves little there, and costs much where the machine has other work
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from flomi import streaming
 
     _check_device(device)

@@ -25,6 +25,7 @@ from flomi.plan import Plan
 from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
 from flomi.rows import describe_rows
+from flomi.threads import side_by_side
 
 __all__ = ["assemble", "cross_fit", "enough"]
 
@@ -59,7 +60,17 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
         from joblib import Parallel, delayed
 
         return list(Parallel(n_jobs=plan.n_jobs)(delayed(job(k))() for k in range(len(parts))))
-    folds: list[Fold] = []
+    # networks trained by the bound draw from torch's global generator, which threads would share
+    alone = all(isinstance(name, str) and CRITICS[name].build is None for name in names)
+    threads = min(torch.get_num_threads(), len(parts))
+    if alone and threads > 1 and torch.device(plan.how.device).type == "cpu":
+        folds, interrupted = side_by_side([job(k) for k in range(len(parts))], threads)
+        if interrupted:
+            if not folds:
+                raise KeyboardInterrupt
+            folds[-1].interrupted = True
+        return folds
+    folds = []
     try:
         for k in range(len(parts)):
             folds.append(job(k)())

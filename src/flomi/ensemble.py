@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from flomi.closed_form import highest
 from flomi.features import canonical_inputs
 from flomi.residual import QuadraticNetwork, ResidualCritic
+from flomi.threads import check_stop
 from flomi.training import History
 
 __all__ = ["CONTRAST", "EnsembleRecipe", "Gain", "fit_quadratic", "fit_residual", "log_mean_off"]
@@ -177,6 +178,7 @@ def _run(
             value = loss(step)
             if step % every == 0:
                 history.train.append(-float(value.detach()) / members)
+            check_stop()
             adam.update(value, min(1.0, (step + 1) / recipe.warmup) * cosine)
     except KeyboardInterrupt:
         history.interrupted = True

@@ -66,8 +66,9 @@ class MIEstimator:
     or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000 rows on two cores; the options from
     `n_folds` on replace what it sets. Those from `hidden` on, and preprocess, are for networks trained by the bound itself,
     such as critic="joint", and an error elsewhere. preprocess: "rank" (normal scores of the ranks, then whitened),
-    "standardize" or "none". missing="drop" leaves out rows with a missing or infinite value and says so. n_jobs runs folds
-    in parallel processes, -1 in one a core. progress shows a bar. checkpoint is a folder in which finished folds are kept: the
+    "standardize" or "none". missing="drop" leaves out rows with a missing or infinite value and says so. Folds of
+    critic="auto" share one process, as many at a time as torch has threads; n_jobs runs folds in processes of their own, -1 in
+    one a core. progress shows a bar. checkpoint is a folder in which finished folds are kept: the
     same call goes on from there after any interruption, and ends in the same numbers.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and

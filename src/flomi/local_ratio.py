@@ -60,6 +60,7 @@ class LocalCritic(nn.Module):
         every = torch.cat([r(v) for r, v in zip(ranks, (x, y), strict=True)], 1)
         z = every[:_MOST]
         distance, _ = cKDTree(z.double().numpy()).query(z.double().numpy(), [k + 1 for k in _NEIGHBOURS])
+        z = z.float()  # kernels need no more digits, and cost half as much
         widths = torch.as_tensor(distance / 2).to(z).clamp(min=2 * _EDGE / (_NODES - 1))
         judged = torch.arange(0, len(z), max(1, len(z) // _JUDGED))
         best = max(widths.T, key=lambda h: _left_out(z, h, judged))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +91,8 @@ def match_columns(x: Tensor, y: Tensor) -> Tensor:
     """[k, 2] columns of x and of y that go together, so that the sum of their MI is largest; none by chance.
 
     MI here is that of counts in `_BINS` equally full bins, and chance the chi-square law of 2 n MI with (bins - 1)^2 degrees
-    of freedom. Where that law also holds for the distance of every pair from a Gaussian copula, none is returned.
+    of freedom. Where that law also holds for the distance of every pair from a Gaussian copula, or of all columns of x and y from
+    one Student copula, none is returned: a formula explains them.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -109,14 +111,17 @@ def match_columns(x: Tensor, y: Tensor) -> Tensor:
     i, j = (torch.as_tensor(v) for v in linear_sum_assignment(-mi.numpy()))
     freedom = (_BINS - 1) ** 2
     chance = (freedom + _SIGNIFICANT * math.sqrt(2 * freedom)) / (2 * len(x))
+    keep = mi[i, j] > chance
     rho = torch.stack(
         [
             torch.corrcoef(torch.stack([scores[0][:, k], scores[1][:, m]]))[0, 1]
             for k, m in zip(i, j, strict=True)
         ]
     )
-    keep = mi[i, j] > chance
-    if not (_divergence(shares[i, j], _gaussian_shares(rho).to(shares)) > chance)[keep].any():
+    if keep.any() and (
+        (_divergence(shares[i, j], _shares(rho, math.inf)) <= chance)[keep].all()
+        or _one_student(shares.flatten(0, 1), shares[i, j][keep], chance)
+    ):
         keep = torch.zeros_like(keep)
     best = (
         mi[i, j]
@@ -133,12 +138,36 @@ def _divergence(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(p > 0, p * (p / q.clamp(min=1e-30)).log(), 0.0).sum((-2, -1))
 
 
-def _gaussian_shares(rho: Tensor) -> Tensor:
-    """[k, bins, bins] shares of a Gaussian copula in equally full bins, by the midpoint rule in x."""
+def _one_student(tables: Tensor, matched: Tensor, chance: float) -> bool:
+    """Whether one Student copula explains the tables of all pairs of columns: independent pairs with tails of their own fail."""
+    from scipy.optimize import minimize_scalar
+
+    def apart(p: Tensor, nu: float) -> Tensor:
+        half = _BINS // 2  # both above their medians, or both below, in 1/2 + arcsin(rho) / pi of all rows
+        same = p[:, :half, :half].sum((-2, -1)) + p[:, half:, half:].sum((-2, -1))
+        return _divergence(p, _shares(torch.sin(math.pi * (same - 0.5)), nu))
+
+    best = minimize_scalar(
+        lambda v: float(apart(matched, math.exp(v)).sum()),
+        bounds=(0.0, 4.0), method="bounded", options={"xatol": 0.02},
+    )  # fmt: skip
+    nu = math.exp(best.x)
+    return bool((apart(matched, nu) <= chance).all() and (apart(tables, nu) <= chance).all())
+
+
+def _shares(rho: Tensor, nu: float) -> Tensor:
+    """[k, bins, bins] shares of a Student copula (Gaussian for infinite nu) in equally full bins, by the midpoint rule in x."""
+    from scipy import special
+
     fine = 32
-    x = torch.special.ndtri((torch.arange(_BINS * fine).to(rho) + 0.5) / (_BINS * fine))
-    edges = torch.special.ndtri(torch.arange(_BINS + 1).to(rho) / _BINS)
-    rho = rho.clamp(-0.9999, 0.9999)[:, None, None]
-    below = torch.special.ndtr((edges - rho * x[:, None]) / (1 - rho.square()).sqrt())
-    shares: Tensor = below.diff(dim=-1).unflatten(1, (_BINS, fine)).mean(2) / _BINS
-    return shares
+    middle, edges = (np.arange(_BINS * fine) + 0.5) / (_BINS * fine), np.arange(_BINS + 1) / _BINS
+    r = rho.numpy().astype(float).clip(-0.9999, 0.9999)[:, None, None]
+    if math.isinf(nu):
+        below = special.ndtr((special.ndtri(edges) - r * special.ndtri(middle)[:, None]) / np.sqrt(1 - r * r))
+    else:
+        x, e = special.stdtrit(nu, middle)[:, None], special.stdtrit(nu, edges)
+        e[0] = -math.inf  # scipy 1.17 says inf
+        spread = np.sqrt((1 - r * r) * (nu + x * x) / (nu + 1))
+        below = special.stdtr(nu + 1, (e - r * x) / spread)
+    shares = np.diff(below).reshape(len(r), _BINS, fine, _BINS).mean(2) / _BINS
+    return torch.as_tensor(shares).to(rho)
