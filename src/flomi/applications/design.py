@@ -6,30 +6,30 @@
 
 The expected information gain of a design d is the mutual information I(theta; y | d) under prior and simulator. Both are plain
 functions: `prior(n, generator)` gives n draws [n, p], `simulator(draws, design)` an observation of each, [n, ...], with noise
-from torch's global generator; differentiable in the design if it is to be optimised. Nobody has to know a likelihood. `interest`
-picks out of a draw what one wants to know, where the rest is nuisance.
+from torch's global generator; differentiable in the design if it is to be optimised. Nobody has to know a likelihood.
+`interest` picks out of a draw what one wants to know, where the rest is nuisance.
 
-Three models of the literature are here: `NoisyLinear`, `Pharmacokinetic` and `Epidemic`. Where the likelihood is known, `pce` bounds the
-gain from both sides without any critic.
+Three models of the literature are here: `NoisyLinear`, `Pharmacokinetic` and `Epidemic`. Where the likelihood is known, `pce`
+bounds the gain from both sides without any critic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from flomi.critics import mlp
-from flomi.estimator import MIEstimate, estimate
-from flomi.losses import LOSSES, ContrastiveLoss
+from flomi.bounds import Bound, Scores, get
+from flomi.critics import JointCritic, mlp
+from flomi.training import Model
 
 __all__ = [
-    "Adaptive", "Epidemic", "NoisyLinear", "Optimised", "Pharmacokinetic", "Reference", "Static", "expected_information_gain",
-    "fit", "from_pyro", "log_noise", "optimise_design", "pce",
+    "Adaptive", "Critic", "Epidemic", "Gain", "NoisyLinear", "Optimised", "Pharmacokinetic", "Reference", "Static",
+    "expected_information_gain", "fit", "from_pyro", "log_noise", "optimise_design", "pce",
 ]  # fmt: skip
 
 Prior: TypeAlias = Callable[[int, torch.Generator], Tensor]
@@ -43,7 +43,104 @@ def everything(draw: Tensor) -> Tensor:
     return draw
 
 
+# A critic, and a bound that it and the design climb together --------------------------------------------------------
+
+
+class Critic(nn.Module):
+    """g and u of an observation [n, q] and theta [n, p]: the joint network of flomi on columns standardised by the batch.
+
+    Observations are then of unit scale wherever the design goes, and scale, which carries no information, gives no gradient.
+    """
+
+    def __init__(self, dim_y: int, dim_theta: int, bound: Bound, width: int = 64) -> None:
+        super().__init__()
+        self.bound = bound
+        self.scale_y, self.scale_theta = (nn.BatchNorm1d(dim, affine=False) for dim in (dim_y, dim_theta))
+        self.model = Model(JointCritic(dim_y, dim_theta, (width, width)), (dim_y,), bound)
+
+    def scores(
+        self, y: Tensor, theta: Tensor, negatives: str, m: int = 1, generator: torch.Generator | None = None
+    ) -> Scores:
+        """What the bound is a function of: each observation with its theta, and with m others or all of the batch."""
+        y, theta = self.scale_y(y.flatten(1)), self.scale_theta(theta.flatten(1))
+        return self.model.scores(y, theta, negatives, m, generator)
+
+
+def fit(
+    experiment: Callable[[Tensor], Tensor],
+    prior: Prior,
+    bound: str | Bound = "flo",
+    *,
+    learn: Iterable[nn.Parameter] = (),
+    interest: Interest = everything,
+    steps: int = 1000,
+    warmup: int = 100,
+    batch: int = 128,
+    m: int = 32,
+    width: int = 64,
+    lr: float = 2e-3,
+    lr_design: float = 0.02,
+    seed: int = 0,
+    watch: Callable[[int], None] | None = None,
+) -> Critic:
+    """Maximise a bound on I(theta; y) over a critic and, at once, over the parameters `learn` of the experiment.
+
+    `experiment`, a function from draws to observations, is a `Static`, an `Adaptive` or your own. Every step has new
+    draws, and m negatives a row. For `warmup` steps only the critic learns: where a critic that
+    knows nothing points is nowhere. Adam; both rates fall along a cosine; that of the design is in parts of its box. `watch(step)` is called after each
+    step, from 1. Raises ValueError for a bound that is not known or has a state of its own,
+    and where no step is left for the design.
+    """
+    bound, learn = get(bound), list(learn)
+    if bound.state is not None or "density" in bound.needs:
+        raise ValueError(
+            f"bound={bound.name!r} can't be used here: take flo, nwj, infonce or another of g and u"
+        )
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup={warmup} of steps={steps} leaves no step for the design: use fewer")
+    with torch.random.fork_rng(devices=[]):
+        generator = _seeded(seed)
+        with torch.no_grad():
+            draw = prior(batch, generator)
+            y = experiment(draw)
+        for name, rows in (("prior", draw), ("simulator", y)):
+            if len(rows) != batch:
+                raise ValueError(
+                    f"the {name} gave {len(rows)} rows for n={batch}: it must give one for each draw"
+                )
+        critic = Critic(y.flatten(1).shape[1], interest(draw).flatten(1).shape[1], bound, width)
+        optimiser = torch.optim.Adam([{"params": list(critic.parameters()), "top": lr}])
+        if learn:
+            optimiser.add_param_group({"params": learn, "top": lr_design})
+        for step in range(1, steps + 1):
+            for group in optimiser.param_groups:
+                group["lr"] = group["top"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            draw = prior(batch, generator)
+            with torch.set_grad_enabled(bool(learn) and step > warmup):
+                y = experiment(draw)
+            optimiser.zero_grad(set_to_none=True)
+            (-bound.maximise(critic.scores(y, interest(draw), "shifts", m, generator))).backward()
+            nn.utils.clip_grad_norm_(critic.parameters(), 5.0)
+            optimiser.step()
+            if watch is not None:
+                watch(step)
+    return critic.eval()
+
+
 # Judging a design ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Expected information gain in nats, on draws that the critic has not seen.
+
+    `value` is the bound, below the truth in expectation, with its standard error `stderr`; `plug_in` the mean of the
+    pointwise MI, E[-u] for FLO, no bound. They agree where the critic is right.
+    """
+
+    value: float
+    stderr: float
+    plug_in: float
 
 
 def expected_information_gain(
@@ -52,34 +149,49 @@ def expected_information_gain(
     design: Tensor | Adaptive,
     *,
     n: int = 5000,
-    interest: Interest = everything,
+    block: int = 250,
+    held_out: tuple[Prior, Simulator] | None = None,
+    bound: str | Bound = "flo",
     seed: int = 0,
     **options: Any,
-) -> MIEstimate:
-    r"""Expected information gain of a design, by `flomi.estimate` on n draws made for this: the same referee for all designs.
+) -> Gain:
+    r"""Expected information gain of a design: a critic is trained on fresh draws, and the bound read on n others.
 
     .. math:: \mathrm{EIG}(d) = I(\theta; y \mid d) \ge E[1 - u - e^{-u} E_{\theta'} e^{g(y, \theta') - g(y, \theta)}]
 
-    In nats: `.bound` is FLO on held-out rows, `.mi` the point estimate with `.stderr`, `.lower_bound` the certificate. `design` is
-    passed to the simulator as it is, or is an `Adaptive` policy, whose whole history is then the observation. `options` go to
-    `flomi.estimate`. Raises ValueError where prior and simulator do not give n rows each.
+    `design` is passed to the simulator as it is, or is an `Adaptive` policy, whose whole history is then the observation.
+    Held-out rows are read in blocks with all their pairs. `held_out` gives them a prior and simulator of their own, where the
+    first ones can repeat a draw, as stored paths do. Other `options` are those of `fit`, `interest` among them; the simulator need not be
+    differentiable. Raises ValueError as `fit` does, and for fewer than two blocks.
 
-    >>> r = expected_information_gain(lambda n, g: torch.randn(n, 1, generator=g), lambda theta, d: d * theta + torch.randn_like(theta),
-    ...                               torch.tensor(2.0), n=2000, critic="gaussian")
-    >>> abs(r.mi - math.log(5) / 2) < 0.1
+    >>> prior = lambda n, generator: torch.randn(n, 1, generator=generator)
+    >>> simulator = lambda theta, d: d * theta + torch.randn_like(theta)
+    >>> r = expected_information_gain(prior, simulator, torch.tensor(2.0), n=2000, steps=200, m=8)
+    >>> 0.6 < r.value < 0.9  # the truth is log(5) / 2 = 0.805
     True
     """
+    if n < 2 * block:
+        raise ValueError(f"n={n} rows are not two blocks of {block}: use more rows or smaller blocks")
+    interest = options.get("interest", everything)
+    critic = fit(_experiment(simulator, design), prior, bound, seed=seed, **options)
+    prior, simulator = held_out or (prior, simulator)
+    experiment = _experiment(simulator, design)
+    values, plug_in = [], []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        generator = _seeded(seed)
-        draw = prior(n, generator)
-        if isinstance(design, Adaptive):
-            y = design(draw)
-        else:
-            y = simulator(draw, design)
-    for name, rows in (("prior", draw), ("simulator", y)):
-        if len(rows) != n:
-            raise ValueError(f"the {name} gave {len(rows)} rows for n={n}: it must give one for each draw")
-    return estimate(y.flatten(1), interest(draw).flatten(1), seed=seed, **options)
+        draws = prior(n // block * block, _seeded(seed + 1_000_003))
+        for draw in draws.split(block):
+            s = critic.scores(experiment(draw), interest(draw), "all")
+            values.append(critic.bound.value(s).double().mean())
+            plug_in.append(critic.bound.pmi(s).double().mean())
+    means = torch.stack(values)
+    stderr = float(means.std()) / math.sqrt(len(means))
+    return Gain(float(means.mean()), stderr, float(torch.stack(plug_in).mean()))
+
+
+def _experiment(simulator: Simulator, design: Tensor | Adaptive) -> Callable[[Tensor], Tensor]:
+    if isinstance(design, Adaptive):
+        return lambda draw: torch.cat(design.history(draw, simulator), 1)
+    return lambda draw: simulator(draw, design)
 
 
 @dataclass(frozen=True)
@@ -109,8 +221,9 @@ def pce(
     .. math:: E\Big[\log \frac{p(y|\theta_0)}{\frac{1}{L+1} \sum_{l=0}^{L} p(y|\theta_l)}\Big] \le \mathrm{EIG} \le
               E\Big[\log \frac{p(y|\theta_0)}{\frac{1}{L} \sum_{l=1}^{L} p(y|\theta_l)}\Big]
 
-    `log_likelihood(y [..., T], theta [..., p], design [..., T])` gives [...], broadcasting. n outer draws, L = `contrasts` others, new
-    ones for every block of rows that fits `at_once` likelihoods, so that memory is O(at_once T); PCE can't exceed log(L + 1).
+    `log_likelihood(y [..., T], theta [..., p], design [..., T])` gives [...], broadcasting. n outer draws, L = `contrasts`
+    others, new ones for every block of rows that fits `at_once` likelihoods, so that memory is O(at_once T); PCE can't
+    exceed log(L + 1).
     Reference: Foster et al. 2020, arXiv:1911.00294.
 
     >>> model = NoisyLinear()
@@ -122,7 +235,7 @@ def pce(
         generator = _seeded(seed)
         theta = prior(n, generator)
         if isinstance(design, Adaptive):
-            designs, y = design.history(theta)
+            designs, y = design.history(theta, simulator)
         else:
             y, designs = simulator(theta, design), design.expand(n, -1)
         own = log_likelihood(y, theta, designs)
@@ -146,23 +259,24 @@ def pce(
 class Static(nn.Module):
     """An experiment planned in advance: T designs in a box, to be learned; forward gives the observations of draws.
 
-    design = low + (high - low) sigmoid(z), z learned: it never leaves the box, and can come as near to its edges as it wants.
+    design = low + (high - low) unit. After a step that has left the box, `unit` is put back on its edge, where it
+    can stay and from where it can leave; a squashing function would never get there, and hardly away.
     """
 
     def __init__(self, simulator: Simulator, start: Tensor, low: float, high: float) -> None:
         super().__init__()
-        if not low < high or not bool(((low <= start) & (start <= high)).all()):
-            raise ValueError(f"start must lie between low={low} and high={high}; found {start.tolist()}")
+        _check_box(start, low, high)
         self.simulator, self.low, self.high = simulator, low, high
-        # Not nearer to an edge than 1 % of the box: at the edge itself the sigmoid has no gradient to leave it by.
-        self.z = nn.Parameter(((start - low) / (high - low)).clamp(0.01, 0.99).logit())
+        self.unit = nn.Parameter((start - low) / (high - low))
 
     @property
     def design(self) -> Tensor:
-        return self.low + (self.high - self.low) * self.z.sigmoid()
+        """The designs [T], as they are now."""
+        return self.low + (self.high - self.low) * self.unit.detach().clamp(0, 1)
 
     def forward(self, draw: Tensor) -> Tensor:
-        return self.simulator(draw, self.design)
+        self.unit.data.clamp_(0, 1)
+        return self.simulator(draw, self.low + (self.high - self.low) * self.unit)
 
 
 class Adaptive(nn.Module):
@@ -170,8 +284,8 @@ class Adaptive(nn.Module):
 
     .. math:: d_t = low + (high - low)\\,\\sigma\\Big(z_t + f\\big(t, \\sum_{s<t} h(d_s, y_s)\\big)\\Big)
 
-    Starts as the static experiment `start` [T], since f starts at 0. The sum forgets the order, as the posterior does. The simulator must
-    take designs [n, 1] and give observations [n, 1], independent given the draw; `pilot` draws set the scale of y.
+    Starts as the static experiment `start` [T], since f starts at 0. The sum forgets the order, as the posterior does. The
+    simulator must take designs [n, 1] and give observations [n, 1], independent given the draw; `pilot` draws set the scale of y.
     forward: draws [n, p] -> designs and observations, [n, 2T]. Reference: Foster et al. 2021 (DAD), arXiv:2103.02438.
     """
 
@@ -179,8 +293,10 @@ class Adaptive(nn.Module):
         self, simulator: Simulator, start: Tensor, low: float, high: float, pilot: Tensor, width: int = 64
     ) -> None:
         super().__init__()
-        static = Static(simulator, start, low, high)
-        self.simulator, self.low, self.high, self.z = simulator, low, high, static.z
+        _check_box(start, low, high)
+        self.simulator, self.low, self.high = simulator, low, high
+        # Not nearer to an edge than 1 %: at the edge itself the sigmoid has no gradient to leave it by.
+        self.z = nn.Parameter(((start - low) / (high - low)).clamp(0.01, 0.99).logit())
         self.encode, self.decide = mlp([2, width, width]), mlp([width + 1, width, 1])
         nn.init.zeros_(self.decide[-1].weight)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -188,15 +304,16 @@ class Adaptive(nn.Module):
         self.register_buffer("centre", y.mean())
         self.register_buffer("spread", y.std())
 
-    def history(self, draw: Tensor) -> tuple[Tensor, Tensor]:
-        """Designs and observations of every draw, both [n, T]."""
+    def history(self, draw: Tensor, simulator: Simulator | None = None) -> tuple[Tensor, Tensor]:
+        """Designs and observations of every draw, both [n, T]; of another simulator than its own, if one is given."""
+        simulator = simulator or self.simulator
         seen = draw.new_zeros(len(draw), self.decide[0].in_features - 1)  # type: ignore[operator]
         designs, ys = [], []
         for t, z in enumerate(self.z):
             now = seen.new_full((len(draw), 1), t / len(self.z))
             unit = (z + self.decide(torch.cat([seen, now], 1))).sigmoid()
             design = self.low + (self.high - self.low) * unit
-            y = self.simulator(draw, design)
+            y = simulator(draw, design)
             seen = seen + self.encode(torch.cat([2 * unit - 1, (y - self.centre) / self.spread], 1))
             designs.append(design)
             ys.append(y)
@@ -206,86 +323,12 @@ class Adaptive(nn.Module):
         return torch.cat(self.history(draw), 1)
 
 
-class Encoders(nn.Module):
-    """What a loss takes: features of the observation [n, q] and of theta [n, p], each [n, width].
-
-    Columns are standardised by the batch first. Observations are then of unit scale wherever the design goes, and scale, which carries
-    no information, gives no gradient.
-    """
-
-    def __init__(self, dim_y: int, dim_theta: int, width: int = 64) -> None:
-        super().__init__()
-        self.of_y, self.of_theta = (
-            nn.Sequential(nn.BatchNorm1d(dim, affine=False), mlp([dim, width, width, width]))
-            for dim in (dim_y, dim_theta)
-        )
-
-    def forward(self, y: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        return self.of_y(y.flatten(1)), self.of_theta(theta.flatten(1))
-
-
-def fit(
-    experiment: nn.Module,
-    prior: Prior,
-    loss: str | ContrastiveLoss = "flo",
-    *,
-    interest: Interest = everything,
-    steps: int = 2000,
-    warmup: int = 300,
-    batch: int = 256,
-    width: int = 64,
-    lr: float = 2e-3,
-    lr_design: float = 2e-2,
-    seed: int = 0,
-    watch: Callable[[int], None] | None = None,
-) -> ContrastiveLoss:
-    """Maximise a bound on I(theta; y) over the critic and the experiment together; new draws at each step.
-
-    `experiment` is a module from draws to observations: `Static`, `Adaptive` or your own. For the first `warmup` steps only the critic
-    learns: the gradient of a critic that knows nothing leads nowhere. Adam; both rates fall along a cosine. `loss`, a name in
-    `flomi.losses.LOSSES` or a module made for features of `width` numbers, is returned: `loss.mi()` is the bound in training.
-    `watch(step)` is called after every step, from 1. Raises ValueError for an unknown loss or too few steps.
-    """
-    if not 0 <= warmup < steps:
-        raise ValueError(f"warmup={warmup} of steps={steps} leaves no step for the design: use fewer")
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(f"loss={loss!r} is not known; choose one of {', '.join(LOSSES)}")
-    with torch.random.fork_rng(devices=[]):
-        generator = _seeded(seed)
-        with torch.no_grad():
-            draw = prior(2, generator)
-            sizes = experiment(draw).flatten(1).shape[1], interest(draw).flatten(1).shape[1]
-        if isinstance(loss, str):
-            loss = LOSSES[loss](width, temperature=math.sqrt(width), normalize=False)
-        encoders = Encoders(*sizes, width)
-        critic = [*encoders.parameters(), *loss.parameters()]
-        optimiser = torch.optim.Adam(
-            [{"params": critic, "top": lr}, {"params": list(experiment.parameters()), "top": lr_design}],
-            fused=True,
-        )
-        for step in range(1, steps + 1):
-            for group in optimiser.param_groups:
-                group["lr"] = group["top"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-            draw = prior(batch, generator)
-            with torch.set_grad_enabled(step > warmup):
-                y = experiment(draw)
-            optimiser.zero_grad(set_to_none=True)
-            loss(*encoders(y, interest(draw))).backward()
-            nn.utils.clip_grad_norm_(critic, 5.0)
-            optimiser.step()
-            if watch is not None:
-                watch(step)
-    return loss
-
-
 @dataclass(frozen=True)
 class Optimised:
-    """`design` [T] as it ended, its `path` [steps + 1, T] from the start on, and the `bound` that training saw last (nats, optimistic)."""
+    """`design` [T] as it ended, and its `path` [steps + 1, T] from the start on."""
 
     design: Tensor
     path: Tensor
-    bound: float
 
 
 def optimise_design(
@@ -294,22 +337,32 @@ def optimise_design(
     start: Tensor,
     low: float,
     high: float,
-    loss: str | ContrastiveLoss = "flo",
+    bound: str | Bound = "flo",
     **options: Any,
 ) -> Optimised:
     """The static design [T] in [low, high] with the largest information gain, by gradient through the simulator from `start`.
 
-    `options` are those of `fit`. The gain has local optima: try several starts, and compare the ends by `expected_information_gain`.
-    Raises ValueError if `start` is not in the box.
+    `options` are those of `fit`. The gain has local optima: try several starts, and compare the ends by
+    `expected_information_gain`. Raises ValueError if `start` is not in the box.
 
     >>> model = NoisyLinear()
     >>> optimise_design(model.prior, model.simulate, torch.tensor([1.0]), -10, 10, steps=3, warmup=1).path.shape
     torch.Size([4, 1])
     """
     experiment = Static(simulator, start, low, high)
-    path = [experiment.design.detach()]
-    trained = fit(experiment, prior, loss, watch=lambda step: path.append(experiment.design.detach()), **options)
-    return Optimised(path[-1], torch.stack(path), trained.mi())
+    path = [experiment.design]
+    options = {
+        "learn": experiment.parameters(),
+        "watch": lambda _: path.append(experiment.design),
+        **options,
+    }
+    fit(experiment, prior, bound, **options)
+    return Optimised(path[-1], torch.stack(path))
+
+
+def _check_box(start: Tensor, low: float, high: float) -> None:
+    if not low < high or not bool(((low <= start) & (start <= high)).all()):
+        raise ValueError(f"start must lie between low={low} and high={high}; found {start.tolist()}")
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -438,11 +491,12 @@ class _AtTimes(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Epidemic:
-    """SIR as an Ito diffusion in a population of 500, two infected at first; log(beta, gamma) ~ N(log(0.5, 0.1), 0.25 I), t in [0, 100].
+    """SIR as an Ito diffusion, N = 500, two infected at first; log(beta, gamma) ~ N(log(0.5, 0.1), 0.25 I), t in [0, 100].
 
-    drift of (S, I) = (-beta S I / N, beta S I / N - gamma I); noise sqrt(beta S I / N) (-1, 1) dW_1 + sqrt(gamma I) (0, -1) dW_2. Observed is
-    I(t). Paths are made once, by `Epidemic.make`, and read at the nearest grid point, so that one path serves any design: a draw
-    is (log beta, log gamma, number of its path), and `interest` its first two. Reference: Kleinegesse and Gutmann 2021, arXiv:2105.04379.
+    drift of (S, I) = (-beta S I / N, beta S I / N - gamma I); noise sqrt(beta S I / N) (-1, 1) dW_1 + sqrt(gamma I) (0, -1) dW_2.
+    Observed is I(t). Paths are made once, by `Epidemic.make`, and read at the nearest grid point, so that one path serves any design:
+    a draw is (log beta, log gamma, number of its path), and `interest` its first two.
+    Reference: Kleinegesse and Gutmann 2021, arXiv:2105.04379.
 
     >>> model = Epidemic.make(50, torch.Generator().manual_seed(0), grid=100)
     >>> model.simulate(model.prior(8, torch.Generator()), torch.tensor([10.0, 30.0])).shape
@@ -485,6 +539,10 @@ class Epidemic:
         times = times.expand(len(draw), -1)
         return _AtTimes.apply(times, self.infected, draw[:, 2].long(), step)  # type: ignore[no-any-return]
 
+    def split(self, n: int) -> tuple[Epidemic, Epidemic]:
+        """The first n paths, and the others: to learn from and to judge by."""
+        return Epidemic(self.theta[:n], self.infected[:n]), Epidemic(self.theta[n:], self.infected[n:])
+
     @staticmethod
     def interest(draw: Tensor) -> Tensor:
         """(log beta, log gamma), [n, 2]."""
@@ -497,9 +555,10 @@ class Epidemic:
 def from_pyro(
     model: Callable[[Tensor], Any], theta: Sequence[str], observations: Sequence[str], example: Tensor
 ) -> tuple[Prior, Simulator]:
-    """Prior and simulator of a pyro model, as `pyro.contrib.oed` wants it: `model(design)` with design [n, ...] samples n experiments.
+    """Prior and simulator of a pyro model, as `pyro.contrib.oed` wants it: `model(design)`, design [n, ...].
 
-    `theta` and `observations` name its sample sites, each of n rows; `example` is any one design, for the prior does not depend on it.
+    `theta` and `observations` name its sample sites, each of n rows; `example` is any one design, for
+    the prior does not depend on it.
     Needs `pip install pyro-ppl`. A design can be optimised where the observations are reparametrised (`rsample`).
 
         def model(design):                                                     # design [n, 1]
