@@ -86,10 +86,10 @@ def fit(
     """Maximise a bound on I(theta; y) over a critic and, at once, over the parameters `learn` of the experiment.
 
     `experiment`, a function from draws to observations, is a `Static`, an `Adaptive` or your own. Every step has new
-    draws, and m negatives a row. For `warmup` steps only the critic learns: where a critic that
-    knows nothing points is nowhere. Adam; both rates fall along a cosine; that of the design is in parts of its box. `watch(step)` is called after each
-    step, from 1. Raises ValueError for a bound that is not known or has a state of its own,
-    and where no step is left for the design.
+    draws, and m negatives a row. For `warmup` steps only the critic learns: where a critic that knows nothing points
+    is nowhere. Adam; both rates fall along a cosine; that of the design is in parts of its box. `watch(step)` is called
+    after each step, from 1. Raises ValueError for a bound that is not known or has a state of its own, for rows that are
+    missing, and where no step is left for the design.
     """
     bound, learn = get(bound), list(learn)
     if bound.state is not None or "density" in bound.needs:
@@ -161,8 +161,8 @@ def expected_information_gain(
 
     `design` is passed to the simulator as it is, or is an `Adaptive` policy, whose whole history is then the observation.
     Held-out rows are read in blocks with all their pairs. `held_out` gives them a prior and simulator of their own, where the
-    first ones can repeat a draw, as stored paths do. Other `options` are those of `fit`, `interest` among them; the simulator need not be
-    differentiable. Raises ValueError as `fit` does, and for fewer than two blocks.
+    first ones can repeat a draw, as stored paths do. Other `options` are those of `fit`, `interest` among them; the
+    simulator need not be differentiable. Raises ValueError as `fit` does, and for fewer than two blocks.
 
     >>> prior = lambda n, generator: torch.randn(n, 1, generator=generator)
     >>> simulator = lambda theta, d: d * theta + torch.randn_like(theta)
@@ -280,14 +280,17 @@ class Static(nn.Module):
 
 
 class Adaptive(nn.Module):
-    """An experiment that looks at what it has measured: design t is a network of the history (d, y) of the t - 1 before.
+    r"""An experiment that looks at what it has measured: design t is a network of the history (d, y) of the t - 1 before.
 
-    .. math:: d_t = low + (high - low)\\,\\sigma\\Big(z_t + f\\big(t, \\sum_{s<t} h(d_s, y_s)\\big)\\Big)
+    .. math:: d_t = low + (high - low)\,\sigma\Big(z_t + f\big(t, \sum_{s<t} h(d_s, y_s)\big)\Big)
 
     Starts as the static experiment `start` [T], since f starts at 0. The sum forgets the order, as the posterior does. The
     simulator must take designs [n, 1] and give observations [n, 1], independent given the draw; `pilot` draws set the scale of y.
     forward: draws [n, p] -> designs and observations, [n, 2T]. Reference: Foster et al. 2021 (DAD), arXiv:2103.02438.
     """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self, simulator: Simulator, start: Tensor, low: float, high: float, pilot: Tensor, width: int = 64
@@ -297,6 +300,7 @@ class Adaptive(nn.Module):
         self.simulator, self.low, self.high = simulator, low, high
         # Not nearer to an edge than 1 %: at the edge itself the sigmoid has no gradient to leave it by.
         self.z = nn.Parameter(((start - low) / (high - low)).clamp(0.01, 0.99).logit())
+        self.width = width
         self.encode, self.decide = mlp([2, width, width]), mlp([width + 1, width, 1])
         nn.init.zeros_(self.decide[-1].weight)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -307,7 +311,7 @@ class Adaptive(nn.Module):
     def history(self, draw: Tensor, simulator: Simulator | None = None) -> tuple[Tensor, Tensor]:
         """Designs and observations of every draw, both [n, T]; of another simulator than its own, if one is given."""
         simulator = simulator or self.simulator
-        seen = draw.new_zeros(len(draw), self.decide[0].in_features - 1)  # type: ignore[operator]
+        seen = draw.new_zeros(len(draw), self.width)
         designs, ys = [], []
         for t, z in enumerate(self.z):
             now = seen.new_full((len(draw), 1), t / len(self.z))
@@ -494,8 +498,8 @@ class Epidemic:
     """SIR as an Ito diffusion, N = 500, two infected at first; log(beta, gamma) ~ N(log(0.5, 0.1), 0.25 I), t in [0, 100].
 
     drift of (S, I) = (-beta S I / N, beta S I / N - gamma I); noise sqrt(beta S I / N) (-1, 1) dW_1 + sqrt(gamma I) (0, -1) dW_2.
-    Observed is I(t). Paths are made once, by `Epidemic.make`, and read at the nearest grid point, so that one path serves any design:
-    a draw is (log beta, log gamma, number of its path), and `interest` its first two.
+    Observed is I(t). Paths are made once, by `Epidemic.make`, and read at the nearest grid point, so that one path serves any
+    design: a draw is (log beta, log gamma, number of its path), and `interest` its first two.
     Reference: Kleinegesse and Gutmann 2021, arXiv:2105.04379.
 
     >>> model = Epidemic.make(50, torch.Generator().manual_seed(0), grid=100)
@@ -537,7 +541,7 @@ class Epidemic:
         """I(t) of each draw at times [T] or [n, T]: [n, T]."""
         step = self.high / (self.infected.shape[1] - 1)
         times = times.expand(len(draw), -1)
-        return _AtTimes.apply(times, self.infected, draw[:, 2].long(), step)  # type: ignore[no-any-return]
+        return _AtTimes.apply(times, self.infected, draw[:, 2].long(), step)  # type: ignore[no-untyped-call, no-any-return]
 
     def split(self, n: int) -> tuple[Epidemic, Epidemic]:
         """The first n paths, and the others: to learn from and to judge by."""
@@ -567,7 +571,7 @@ def from_pyro(
 
         prior, simulator = from_pyro(model, ["slope"], ["y"], torch.zeros(1))
     """
-    from pyro import condition, poutine
+    from pyro import condition, poutine  # type: ignore[import-not-found, unused-ignore]
 
     shapes: dict[str, torch.Size] = {}
 
