@@ -146,23 +146,26 @@ def test_pce_of_one_measurement_is_the_quadrature() -> None:
 def test_the_judge_is_near_the_truth_and_leaves_the_random_state_alone() -> None:
     before = torch.random.get_rng_state()
     d = torch.tensor([2.0])
-    options = {"n": 2000, "steps": 250, "batch": 64, "m": 8, "width": 32}
+    options = {"n": 2000, "block": 100, "steps": 250, "batch": 64, "m": 4, "width": 32}
     r = app.expected_information_gain(normal, scaled, d, **options)
     truth = math.log(5) / 2
     assert truth - 0.15 < r.value < truth + 4 * r.stderr and r.plug_in == pytest.approx(truth, abs=0.15)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert app.expected_information_gain(normal, scaled, d, **options) == r
+    few = {**options, "steps": 3, "warmup": 0, "n": 200}
+    assert app.expected_information_gain(normal, scaled, d, **few) == app.expected_information_gain(
+        normal, scaled, d, **few
+    )
 
 
 def test_a_design_without_effect_tells_nothing() -> None:
-    options = {"n": 2000, "steps": 60, "batch": 64, "m": 4, "warmup": 0}
+    options = {"n": 2000, "block": 100, "steps": 60, "batch": 64, "m": 4, "warmup": 0}
     r = app.expected_information_gain(normal, scaled, torch.tensor([0.0]), **options)
     assert r.value < 4 * r.stderr
 
 
 def test_nuisance_is_left_out() -> None:
     """Of two equal signals only one is of interest: I = log(1 + 1 / (1 + 1)) / 2, not that of both."""
-    options = {"n": 2000, "steps": 200, "batch": 64, "m": 8}
+    options = {"n": 2000, "block": 100, "steps": 150, "batch": 64, "m": 4, "width": 32}
     r = app.expected_information_gain(
         lambda n, g: torch.randn(n, 2, generator=g),
         lambda theta, d: theta @ d[:, None] + torch.randn(len(theta), 1),
@@ -198,9 +201,9 @@ def test_rows_that_are_missing_are_told() -> None:
 @pytest.mark.parametrize("bound", design.ALL)
 def test_design_goes_to_the_edge_where_it_tells_most(bound: str) -> None:
     found = app.optimise_design(
-        normal, scaled, torch.tensor([0.6]), -2, 2, bound, steps=150, warmup=50, batch=64, m=8, width=32
+        normal, scaled, torch.tensor([0.6]), -2, 2, bound, steps=120, warmup=50, batch=64, m=4, lr_design=0.05
     )
-    assert found.path.shape == (151, 1) and float(found.path[0]) == pytest.approx(0.6)
+    assert found.path.shape == (121, 1) and float(found.path[0]) == pytest.approx(0.6)
     assert torch.equal(found.path[0], found.path[50])  # warm-up
     assert float(found.design) > 1.9 and bool((found.path.abs() <= 2).all())
 
@@ -221,20 +224,20 @@ def test_policy_starts_as_the_static_design_and_then_looks() -> None:
     likelihood = model.prior, model.simulate, model.log_likelihood
     assert app.pce(*likelihood, policy, **options).lower < math.log(51)
     app.fit(policy, model.prior, learn=policy.parameters(), steps=30, warmup=5, batch=32, m=4, lr_design=1e-2)
-    designs, _ = policy.history(model.prior(8, generator))
+    with torch.no_grad():
+        designs, _ = policy.history(model.prior(8, generator))
     assert float(designs[:, 0].std()) == pytest.approx(0, abs=1e-6)  # nothing seen yet
     assert float(designs[:, 2].std()) > 0 and bool(((designs >= 0) & (designs <= 24)).all())
 
 
-def test_policy_that_can_tell_apart_beats_the_static_design() -> None:
-    """y = theta_s + noise / 100, s the design rounded: the first coordinate tells which of the others is worth a look."""
+def test_a_policy_is_judged_on_what_it_looked_at() -> None:
+    """Half the draws show their second coordinate at d = 0, half at d = 1, and d = 0.5 tells which: looking is worth much."""
 
     def prior(n: int, generator: torch.Generator) -> Tensor:
         side = (torch.rand(n, 1, generator=generator) < 0.5).float()
         return torch.cat([side, torch.randn(n, 1, generator=generator)], 1)
 
     def centre(theta: Tensor, d: Tensor) -> Tensor:
-        """At d = 0.5 the side shows; the second coordinate shows at the side that it is on, 0 or 1."""
         near = torch.exp(-((d - theta[..., :1]) ** 2) / 0.02)
         return 3 * theta[..., 1:] * near + 4 * theta[..., :1] * torch.exp(-((d - 0.5) ** 2) / 0.02)
 
@@ -274,7 +277,9 @@ def test_a_pyro_model_is_a_prior_and_a_simulator() -> None:
     assert theta.shape == (500, 1) and torch.equal(theta, prior(500, torch.Generator().manual_seed(0)))
     d = torch.tensor([1.0, 100.0], requires_grad=True)
     y = simulator(theta, d)
-    assert y.shape == (500, 2) and float((y[:, 1] / 100 - theta[:, 0]).std()) == pytest.approx(0.01, rel=0.2)
+    assert y.shape == (500, 2) and float((y.detach()[:, 1] / 100 - theta[:, 0]).std()) == pytest.approx(
+        0.01, rel=0.2
+    )
     (grad,) = torch.autograd.grad(y.sum(), d)
     assert torch.allclose(grad, theta.sum().expand(2), rtol=1e-3)
 
