@@ -577,7 +577,7 @@ def from_pyro(
         return design if design.ndim > example.ndim else design.expand(n, *design.shape)
 
     def sites(run: Callable[[Tensor], Any], design: Tensor, names: Sequence[str]) -> list[Tensor]:
-        nodes = poutine.trace(run).get_trace(design).nodes
+        nodes: Any = poutine.trace(run).get_trace(design).nodes
         return [nodes[name]["value"] for name in names]
 
     def flat(values: list[Tensor]) -> Tensor:
