@@ -106,7 +106,9 @@ def _epidemic(
     grid: int,
 ) -> Iterator[Row]:
     _, generator = streams(seed, "design epidemic")
-    learned, unseen = Epidemic.make(paths, generator, grid).split(paths // 2)
+    every = Epidemic.make(paths, generator, grid)
+    learned, unseen = every.split(len(every.theta) // 2)
+    judge = {**judge, "n": min(judge.get("n", 5000), len(unseen.theta))}
     start = _equal(learned.low, learned.high)
     designs = {"equal": start}
     for name in bounds:
