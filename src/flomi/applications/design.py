@@ -218,8 +218,8 @@ def pce(
 ) -> Reference:
     r"""Prior contrastive estimation and its upper counterpart, nested Monte Carlo, from a known likelihood.
 
-    .. math:: E\Big[\log \frac{p(y|\theta_0)}{\frac{1}{L+1} \sum_{l=0}^{L} p(y|\theta_l)}\Big] \le \mathrm{EIG} \le
-              E\Big[\log \frac{p(y|\theta_0)}{\frac{1}{L} \sum_{l=1}^{L} p(y|\theta_l)}\Big]
+    .. math:: E\left[\log \frac{p(y|\theta_0)}{\frac{1}{L+1} \sum_{l=0}^{L} p(y|\theta_l)}\right] \le \mathrm{EIG} \le
+              E\left[\log \frac{p(y|\theta_0)}{\frac{1}{L} \sum_{l=1}^{L} p(y|\theta_l)}\right]
 
     `log_likelihood(y [..., T], theta [..., p], design [..., T])` gives [...], broadcasting. n outer draws, L = `contrasts`
     others, new ones for every block of rows that fits `at_once` likelihoods, so that memory is O(at_once T); PCE can't
@@ -282,7 +282,7 @@ class Static(nn.Module):
 class Adaptive(nn.Module):
     r"""An experiment that looks at what it has measured: design t is a network of the history (d, y) of the t - 1 before.
 
-    .. math:: d_t = low + (high - low)\,\sigma\Big(z_t + f\big(t, \sum_{s<t} h(d_s, y_s)\big)\Big)
+    .. math:: d_t = low + (high - low)\,\sigma\left(z_t + f(t, \sum_{s<t} h(d_s, y_s))\right)
 
     Starts as the static experiment `start` [T], since f starts at 0. The sum forgets the order, as the posterior does. The
     simulator must take designs [n, 1] and give observations [n, 1], independent given the draw; `pilot` draws set the scale of y.
@@ -381,7 +381,7 @@ def _seeded(seed: int) -> torch.Generator:
 def log_noise(w: Tensor, variance: float = 1.0) -> Tensor:
     r"""Log-density of N(0, variance) + Gamma(shape 2, rate 1/2), elementwise; the mean is 4.
 
-    .. math:: p(w) = \tfrac14 e^{s^2/8 - w/2}\, s\,[z \Phi(z) + \varphi(z)], \qquad z = (w - s^2/2) / s
+    .. math:: p(w) = \frac14 e^{s^2/8 - w/2}\, s\,[z \Phi(z) + \varphi(z)], \qquad z = (w - s^2/2) / s
 
     >>> round(log_noise(torch.tensor(4.0)).exp().item(), 4)
     0.1342
