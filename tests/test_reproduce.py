@@ -37,7 +37,7 @@ NAMES = (
     "bound-vs-truth", "landscape", "bias-variance", "cubic", "single-negative", "shared-vs-separate", "bilinear-speed",
     "depth", "classical", "staircase", "convergence", "batch-size", "framework",
     "fairness",
-    "cross-view", "self-supervised", "flatnce-precision",
+    "cross-view", "design", "self-supervised", "flatnce-precision",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -76,6 +76,7 @@ COLUMNS = {
         "training",
         "held_out",
     },
+    "design": {"model", "T", "by", "seed", "design", "judge", "gain", "stderr", "upper"},
     "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
     "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
 }
@@ -87,7 +88,8 @@ KEYS = {
     "depth": ["layers", "rho", "lr"], "classical": ["rho", "estimator"], "staircase": ["bound", "kind", "truth", "step"],
     "convergence": ["start", "step"], "batch-size": ["bound", "truth", "batch"], "framework": ["bound", "m"],
     "fairness": ["table", "s_in_x", "method", "weight", "seed"],
-    "cross-view": ["data", "seed", "loss", "batch", "epoch"], "self-supervised": ["data", "seed", "loss", "batch", "seen"],
+    "cross-view": ["data", "seed", "loss", "batch", "epoch"], "design": ["model", "T", "by", "seed", "judge"],
+    "self-supervised": ["data", "seed", "loss", "batch", "seen"],
     "flatnce-precision": ["type", "margin"],
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from flomi.reproduce import (
     classical,
     convergence,
     cross_view,
+    design,
     fairness,
     framework,
     self_supervised,
@@ -41,6 +42,7 @@ _ALL = (
     framework.EXPERIMENT,
     fairness.EXPERIMENT,
     cross_view.EXPERIMENT,
+    design.EXPERIMENT,
     self_supervised.SELF_SUPERVISED,
     self_supervised.PRECISION,
 )
