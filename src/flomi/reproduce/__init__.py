@@ -1,4 +1,4 @@
-"""The paper's experiments, each with its data, run, table and figure, and those that its claims need.
+"""The paper's experiments, each with its data, run, table and figure, those that its claims need, and further uses of MI.
 
     EXPERIMENTS["bias-variance"]       the record of one; `flomi reproduce bias-variance` runs it from the shell
 
@@ -17,6 +17,7 @@ from flomi.reproduce import (
     cross_view,
     fairness,
     framework,
+    information_bottleneck,
     self_supervised,
     staircase,
     sweep,
@@ -43,6 +44,7 @@ _ALL = (
     cross_view.EXPERIMENT,
     self_supervised.SELF_SUPERVISED,
     self_supervised.PRECISION,
+    information_bottleneck.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
