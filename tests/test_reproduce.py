@@ -38,7 +38,7 @@ NAMES = (
     "depth", "classical", "staircase", "convergence", "batch-size", "framework",
     "fairness",
     "cross-view", "self-supervised", "flatnce-precision",
-    "information-bottleneck",
+    "information-bottleneck", "ica",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -80,6 +80,7 @@ COLUMNS = {
     "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
     "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
     "information-bottleneck": {"penalty", "beta", "seed", "error", "of_y", "of_x_least", "of_x_most", "kl"},
+    "ica": {"sources", "mixture", "seed", "method", "amari", "total_correlation"},
 }
 
 KEYS = {
@@ -91,7 +92,7 @@ KEYS = {
     "fairness": ["table", "s_in_x", "method", "weight", "seed"],
     "cross-view": ["data", "seed", "loss", "batch", "epoch"], "self-supervised": ["data", "seed", "loss", "batch", "seen"],
     "flatnce-precision": ["type", "margin"],
-    "information-bottleneck": ["penalty", "beta", "seed"],
+    "information-bottleneck": ["penalty", "beta", "seed"], "ica": ["sources", "mixture", "seed", "method"],
 }  # fmt: skip
 
 

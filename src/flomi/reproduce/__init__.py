@@ -17,6 +17,7 @@ from flomi.reproduce import (
     cross_view,
     fairness,
     framework,
+    ica,
     information_bottleneck,
     self_supervised,
     staircase,
@@ -45,6 +46,7 @@ _ALL = (
     self_supervised.SELF_SUPERVISED,
     self_supervised.PRECISION,
     information_bottleneck.EXPERIMENT,
+    ica.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
