@@ -64,5 +64,5 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(INSTALL) -c constraints.txt -e '.[plot,report,data,bench,docs,dev]'
+	$(INSTALL) -c constraints.txt -e '.[plot,report,data,bench,examples,docs,dev]'
 	@touch $(VENV)/.run $@

@@ -38,6 +38,7 @@ NAMES = (
     "depth", "classical", "staircase", "convergence", "batch-size", "framework",
     "fairness",
     "cross-view", "design", "self-supervised", "flatnce-precision",
+    "information-bottleneck", "ica",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -79,6 +80,8 @@ COLUMNS = {
     "design": {"model", "T", "by", "seed", "design", "judge", "gain", "stderr", "upper"},
     "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
     "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
+    "information-bottleneck": {"penalty", "beta", "seed", "error", "of_y", "of_x_least", "of_x_most", "kl"},
+    "ica": {"sources", "mixture", "seed", "method", "amari", "total_correlation"},
 }
 
 KEYS = {
@@ -91,6 +94,7 @@ KEYS = {
     "cross-view": ["data", "seed", "loss", "batch", "epoch"], "design": ["model", "T", "by", "seed", "judge"],
     "self-supervised": ["data", "seed", "loss", "batch", "seen"],
     "flatnce-precision": ["type", "margin"],
+    "information-bottleneck": ["penalty", "beta", "seed"], "ica": ["sources", "mixture", "seed", "method"],
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The paper's experiments, each with its data, run, table and figure, and those that its claims need.
+"""The paper's experiments, each with its data, run, table and figure, those that its claims need, and further uses of MI.
 
     EXPERIMENTS["bias-variance"]       the record of one; `flomi reproduce bias-variance` runs it from the shell
 
@@ -18,6 +18,8 @@ from flomi.reproduce import (
     design,
     fairness,
     framework,
+    ica,
+    information_bottleneck,
     self_supervised,
     staircase,
     sweep,
@@ -45,6 +47,8 @@ _ALL = (
     design.EXPERIMENT,
     self_supervised.SELF_SUPERVISED,
     self_supervised.PRECISION,
+    information_bottleneck.EXPERIMENT,
+    ica.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
