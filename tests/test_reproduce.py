@@ -38,6 +38,7 @@ NAMES = (
     "depth", "classical", "staircase", "convergence", "batch-size", "framework",
     "fairness",
     "cross-view", "self-supervised", "flatnce-precision",
+    "meta-learning",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -78,6 +79,19 @@ COLUMNS = {
     },
     "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
     "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
+    "meta-learning": {
+        "seed",
+        "tasks",
+        "method",
+        "weight",
+        "adapt",
+        "step",
+        "train",
+        "known",
+        "validation",
+        "test",
+        "mi_low",
+    },
 }
 
 KEYS = {
@@ -89,6 +103,7 @@ KEYS = {
     "fairness": ["table", "s_in_x", "method", "weight", "seed"],
     "cross-view": ["data", "seed", "loss", "batch", "epoch"], "self-supervised": ["data", "seed", "loss", "batch", "seen"],
     "flatnce-precision": ["type", "margin"],
+    "meta-learning": ["seed", "tasks", "method", "weight", "adapt", "step"],
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from flomi.reproduce import (
     cross_view,
     fairness,
     framework,
+    meta_learning,
     self_supervised,
     staircase,
     sweep,
@@ -43,6 +44,7 @@ _ALL = (
     cross_view.EXPERIMENT,
     self_supervised.SELF_SUPERVISED,
     self_supervised.PRECISION,
+    meta_learning.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
