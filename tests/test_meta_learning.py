@@ -93,7 +93,7 @@ def test_maml_is_trained_through_its_step() -> None:
     for i in range(2):
         p = learner.adapt(x[i], y[i])
         residual = p["0.weight"][0, 0] * new_x[i] + p["0.bias"][0] - new_y[i]
-        first_order += float((2 * residual * new_x[i]).mean()) / 2
+        first_order += (2 * residual * new_x[i]).mean().item() / 2
     assert abs(float(weight.grad) - first_order) > 1e-2
 
 
@@ -105,11 +105,12 @@ def test_the_root_has_a_finite_slope(mi: float, slope: float) -> None:
     value = torch.tensor(mi, dtype=torch.float64, requires_grad=True)
     found = app.root(value)
     found.backward()
-    assert value.grad is not None and value.grad.isfinite() and float(value.grad) <= 5.0 + 1e-9
+    assert value.grad is not None and value.grad.isfinite()
     if mi != 0:  # at 0 itself any slope from 0 to 5 will do
-        assert float(value.grad) == pytest.approx(slope, rel=2e-2)
-    assert float(found) == pytest.approx(math.sqrt(max(mi, 0.0)), abs=0.1)
-    assert (float(found) == 0.0) == (mi <= 0)
+        assert value.grad.item() == pytest.approx(slope, rel=2e-2)
+    assert 0 <= value.grad.item() <= 5 + 1e-9
+    assert found.item() == pytest.approx(math.sqrt(max(mi, 0.0)), abs=0.1)
+    assert (found.item() == 0.0) == (mi <= 0)
 
 
 def gaussian_rows(n: int, spread: float) -> tuple[Tensor, Tensor, float]:
@@ -121,9 +122,9 @@ def gaussian_rows(n: int, spread: float) -> tuple[Tensor, Tensor, float]:
 def test_flo_with_the_exact_critic_reaches_the_truth_from_below() -> None:
     torch.manual_seed(0)
     penalty = app.InformationPenalty(2)
-    optimiser = torch.optim.Adam(penalty.parameters(), 5e-3)
+    optimiser = torch.optim.Adam(penalty.parameters(), 1e-2)
     for _ in range(400):
-        w, r, _ = gaussian_rows(64, 2.0)
+        w, r, _ = gaussian_rows(256, 2.0)
         optimiser.zero_grad()
         (-penalty(w, r)).backward()
         optimiser.step()
@@ -192,7 +193,7 @@ def test_the_penalty_takes_information_away() -> None:
     data = app.sinusoids(20, generator()).data(20, generator())
     torch.manual_seed(2)
     without, with_it = (
-        app.information(learner, data, generator=generator()) for learner in trained([0.0, 3.0], 300)
+        app.information(learner, data, generator=generator()) for learner in trained([0.0, 3.0], 150, lr=1e-2)
     )
     assert with_it[1] < without[0] - 0.1
     assert without[1] > 0.5
@@ -211,9 +212,9 @@ def test_maml_learns_and_reports() -> None:
     torch.manual_seed(0)
     learner, data = app.MAML((16, 16)), app.sinusoids(30, generator()).data(20, generator())
     before, seen = float(app.error(learner, data, generator=generator()).mean()), list[int]()
-    app.fit([learner], [data], steps=60, lr=1e-2, generator=generator(), watch=seen.append, every=25)
-    assert seen == [25, 50, 60]
-    assert float(app.error(learner, data, generator=generator()).mean()) < 0.9 * before
+    app.fit([learner], [data], steps=100, lr=1e-2, generator=generator(), watch=seen.append, every=40)
+    assert seen == [40, 80, 100]
+    assert float(app.error(learner, data, generator=generator()).mean()) < 0.92 * before
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,14 @@ def test_maml_learns_and_reports() -> None:
 def test_wrong_weights_are_errors(weights: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         app.fit([app.SetLearner()], [app.sinusoids(4).data()], weights, steps=1)
+
+
+def test_learners_that_are_not_alike_are_an_error() -> None:
+    """One's code runs with the other's parameters: a noise of its own would be lost without a word."""
+    data = app.sinusoids(4).data()
+    for other in (app.SetLearner(noise=0.5), app.SetLearner(dim=4)):
+        with pytest.raises(ValueError, match="must be alike"):
+            app.fit([app.SetLearner(), other], [data, data], [0.0, 0.0], steps=1)
 
 
 def test_maml_takes_no_weight() -> None:

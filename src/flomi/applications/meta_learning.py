@@ -153,7 +153,7 @@ class MAML(nn.Module):
 
     def adapt(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The network's parameters after the steps on one task's examples, x and y [shots]."""
-        parameters = dict(self.net.named_parameters())
+        parameters: dict[str, Tensor] = dict(self.net.named_parameters())
         for _ in range(self.steps):
             slope = grad(self._loss)(parameters, x, y)
             parameters = {name: p - self.rate * slope[name] for name, p in parameters.items()}
@@ -267,7 +267,7 @@ class Game(nn.Module):
 
 
 def fit(
-    learners: Sequence[SetLearner] | Sequence[MAML],
+    learners: Sequence[SetLearner | MAML],
     tasks: Sequence[Tasks],
     weights: Sequence[float] | None = None,
     *,
@@ -290,16 +290,22 @@ def fit(
     Adam, its rate by a cosine. `lr_dual` is that of u, which is measured on a batch before it learns from it. The
     norm of each learner's gradient is clipped at `clip`, since the root is steep near 0. `weights` None: no penalty, and no
     noise. `watch(step)` is called after every `every` steps, with learners as they are then. Raises ValueError for a
-    weight below 0, weights for `MAML`, or lists of unequal length.
+    weight below 0, weights for `MAML`, lists of unequal length, or learners that are not alike.
     """
     if len(tasks) != len(learners) or (weights is not None and len(weights) != len(learners)):
         raise ValueError(f"{len(learners)} learners need as many tasks, and as many weights or none")
     if weights is not None and (min(weights) < 0 or not isinstance(learners[0], SetLearner)):
         raise ValueError(f"weights={list(weights)}: give 0 or more, and only to learners of type SetLearner")
+    if len({_settings(learner) for learner in learners}) > 1:
+        raise ValueError(
+            "learners trained side by side must be alike: of one type, size, noise, steps and rate"
+        )
     games = []
     for learner in learners:
-        penalised = weights is not None and isinstance(learner, SetLearner)
-        games.append(Game(learner, InformationPenalty(learner.dim, learner.noise) if penalised else None))
+        penalty = None
+        if weights is not None and isinstance(learner, SetLearner):
+            penalty = InformationPenalty(learner.dim, learner.noise)
+        games.append(Game(learner, penalty))
     state, _ = stack_module_state(games)
     own = [p for name, p in state.items() if name.startswith("learner.")]
     duals = [p for name, p in state.items() if name.startswith("penalty.")]
@@ -328,6 +334,12 @@ def fit(
                 watch(step)
 
 
+def _settings(learner: SetLearner | MAML) -> tuple[object, ...]:
+    """What must be equal for one learner's code to run with another's parameters."""
+    own = (learner.noise,) if isinstance(learner, SetLearner) else (learner.steps, learner.rate)
+    return type(learner), *own, *(tuple(p.shape) for p in learner.parameters())
+
+
 @torch.no_grad()
 def _clip(parameters: Sequence[Tensor], most: float) -> None:
     """Bound the norm of each learner's gradient; learners lie along the first axis."""
@@ -344,4 +356,5 @@ def error(
 ) -> Tensor:
     """Mean squared error [n] of each task on its other rows after `shots` of them, without noise in W."""
     x, y, new_x, new_y = tasks.episodes(shots, generator)
-    return (learner(x, y, new_x) - new_y).square().mean(1)
+    found: Tensor = (learner(x, y, new_x) - new_y).square().mean(1)
+    return found
