@@ -123,13 +123,13 @@ def test_flo_with_the_exact_critic_reaches_the_truth_from_below() -> None:
     torch.manual_seed(0)
     penalty = app.InformationPenalty(2)
     optimiser = torch.optim.Adam(penalty.parameters(), 1e-2)
-    for _ in range(400):
-        w, r, _ = gaussian_rows(256, 2.0)
+    for _ in range(300):
+        w, r, _ = gaussian_rows(128, 2.0)
         optimiser.zero_grad()
         (-penalty(w, r)).backward()
         optimiser.step()
     w, r, truth = gaussian_rows(2000, 2.0)
-    assert penalty(w, r).item() == pytest.approx(truth, abs=0.15)  # 1.609
+    assert penalty(w, r).item() == pytest.approx(truth, abs=0.15)  # 1.61
 
 
 def test_information_is_enclosed(monkeypatch: pytest.MonkeyPatch) -> None:

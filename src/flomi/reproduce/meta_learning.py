@@ -205,8 +205,11 @@ def draw(table: pd.DataFrame) -> Figure:
     left.set_title("Test tasks", loc="left")
     middle.set(xscale="log", xlabel="training tasks", ylabel="test minus train")
     middle.set_title("Gap", loc="left")
+    weights = sorted(set(last.weight) - {0.0})
+    right.set_xticks(weights, labels=[f"{weight:g}" for weight in weights])
+    right.minorticks_off()
     for ax in (left, middle):
-        ax.set_xticks(pools, labels=[str(n) for n in pools], minor=False)
+        ax.set_xticks(pools, labels=[str(n) for n in pools])
         ax.minorticks_off()
         ax.legend()
         ax.grid(True)
