@@ -39,6 +39,7 @@ NAMES = (
     "fairness",
     "cross-view", "design", "self-supervised", "flatnce-precision",
     "information-bottleneck", "ica",
+    "meta-learning",
 )  # fmt: skip
 COLUMNS = {
     "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
@@ -82,6 +83,19 @@ COLUMNS = {
     "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
     "information-bottleneck": {"penalty", "beta", "seed", "error", "of_y", "of_x_least", "of_x_most", "kl"},
     "ica": {"sources", "mixture", "seed", "method", "amari", "total_correlation"},
+    "meta-learning": {
+        "seed",
+        "tasks",
+        "method",
+        "weight",
+        "adapt",
+        "step",
+        "train",
+        "known",
+        "validation",
+        "test",
+        "mi_low",
+    },
 }
 
 KEYS = {
@@ -95,6 +109,7 @@ KEYS = {
     "self-supervised": ["data", "seed", "loss", "batch", "seen"],
     "flatnce-precision": ["type", "margin"],
     "information-bottleneck": ["penalty", "beta", "seed"], "ica": ["sources", "mixture", "seed", "method"],
+    "meta-learning": ["seed", "tasks", "method", "weight", "adapt", "step"],
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from flomi.reproduce import (
     framework,
     ica,
     information_bottleneck,
+    meta_learning,
     self_supervised,
     staircase,
     sweep,
@@ -49,6 +50,7 @@ _ALL = (
     self_supervised.PRECISION,
     information_bottleneck.EXPERIMENT,
     ica.EXPERIMENT,
+    meta_learning.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
