@@ -1,0 +1,127 @@
+"""Seconds of training until the held-out estimate stays within 5 % of the truth: Gaussians, 20 + 20 dimensions, 100,000 rows.
+
+    python benchmarks/speed/time_to_accuracy.py --torch-mist PYTHON
+    python benchmarks/speed/time_to_accuracy.py --only call        # `flomi.estimate` from the call to the answer, 10,000 rows
+
+Networks alone, every weight starting at random. flomi has one setting for all levels; its value is the FLO bound on held-out
+rows, and the plug-in at 10 nats, where a bound's own noise is wider than 5 %. A peer has its default critic and a wider one; its
+value is what the library reports on the same rows. A peer that crosses the truth on its way up, and does not stay, is timed
+at its first crossing, which flatters it. The clock stops during evaluation.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from common import Side, gaussian, parser, record
+
+LEVELS = (2, 6, 10)
+PLUG_IN_FROM = 10  # nats
+ROWS, HELD = 100_000, 10_000
+MINE = {"critic": "joint", "hidden": [64, 64], "batch": 512, "lr": 5e-3, "every": 10, "m": 64}
+PEERS = {
+    f"torch-mist {bound} {'default' if width == 128 else 'wide'}": {
+        "bound": bound, "batch": 128, "lr": lr, "every": 50, "hidden_dims": [width] * layers, "neg_samples": 1,
+    }
+    for bound in ("smile", "mine")
+    for width, layers, lr in ((128, 1, 5e-4), (256, 2, 1e-3))
+}  # fmt: skip
+
+
+def reached(trace: list[list[float]], truth: float, column: int) -> tuple[float, float]:
+    """Seconds to the first value within 5 %, and to that from which all are; infinite where there is none."""
+    near = [abs(row[column] / truth - 1) <= 0.05 for row in trace]
+    first = next((row[0] for row, ok in zip(trace, near, strict=True) if ok), float("inf"))
+    away = max((k for k, ok in enumerate(near) if not ok), default=-1)
+    return first, trace[away + 1][0] if away + 1 < len(trace) else float("inf")
+
+
+def networks(call, python: str | None) -> tuple[list[tuple], dict[str, str]]:  # type: ignore[no-untyped-def, type-arg]
+    rows, sides = [], {"flomi": Side("flomi", sys.executable, call.threads)}
+    if python:
+        sides["torch-mist"] = Side("torch-mist", python, call.threads)
+    settings = {"flomi": MINE} | (PEERS if python else {})
+    with tempfile.TemporaryDirectory() as place:
+        for nats in call.levels:
+            data, held = (str(Path(place) / f"{what}-{nats}.npz") for what in ("rows", "held"))
+            for file, n, seed in ((data, ROWS, 1), (held, HELD, 2)):
+                x, y = gaussian(n, nats, seed)
+                np.savez(file, x=x, y=y)
+            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in settings}
+            for seed in range(call.seeds):
+                for name, setting in settings.items():
+                    side = sides[name.split()[0]]
+                    side.make(what="trace", data=data, held=held, seed=seed, **setting)
+                    steps = call.steps if name == "flomi" else call.peer_steps
+                    _, trace = side.run(steps)
+                    column = 2 if name == "flomi" and nats >= PLUG_IN_FROM else 1
+                    found[name].append((*reached(trace, nats, column), trace[-1][column]))
+                    first, stays, end = found[name][-1]
+                    print(
+                        f"{nats} nats, seed {seed}, {name}: first {first:.2f} s, stays {stays:.2f} s, ends at {end:.2f} "
+                        f"after {trace[-1][0]:.1f} s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+            middle = {
+                name: [median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
+            }
+            for name, (first, stays, end) in middle.items():
+                rows += [
+                    (f"{nats} nats", f"{name}: first", first, "s", ""),
+                    (f"{nats} nats", f"{name}: stays", stays, "s", ""),
+                    (f"{nats} nats", f"{name}: at the end", end, "nats", ""),
+                ]
+            if python:
+                ratio = middle["flomi"][1] / min(
+                    first for name, (first, *_) in middle.items() if name != "flomi"
+                )
+                rows.append((f"{nats} nats", "ratio of stays to the best peer's first", ratio, "", "<= 0.5"))
+    versions = {}
+    for side in sides.values():
+        versions |= side.versions
+        side.close()
+    return rows, versions
+
+
+def calls(call) -> tuple[list[tuple], dict[str, str]]:  # type: ignore[no-untyped-def, type-arg]
+    """`flomi.estimate` with critic="auto", effort "fast", in a process that has imported it and answered once."""
+    rows, side = [], Side("flomi", sys.executable, call.threads)
+    with tempfile.TemporaryDirectory() as place:
+        for nats in call.levels:
+            data = str(Path(place) / f"call-{nats}.npz")
+            x, y = gaussian(10_000, nats, seed=3)
+            np.savez(data, x=x, y=y)
+            side.make(what="call", data=data, effort="fast")
+            seconds, mi = side.run(1)
+            rows += [
+                (f"call, {nats} nats", "seconds", seconds, "s", "<= 5"),
+                (f"call, {nats} nats", "error", mi / nats - 1, "", "within 0.05"),
+            ]
+    side.close()
+    return rows, side.versions
+
+
+def main() -> None:
+    made = parser(__doc__, "torch-mist")
+    made.add_argument("--only", choices=("networks", "call"))
+    made.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="nats")
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--steps", type=int, default=400, help="of flomi's training")
+    made.add_argument("--peer-steps", type=int, default=4000)
+    call = made.parse_args()
+    rows, versions = [], {}
+    for name, part in (("networks", lambda c: networks(c, c.torch_mist)), ("call", calls)):
+        if call.only in (None, name):
+            more, about = part(call)
+            rows, versions = rows + more, versions | about
+    keys = ("case", "quantity", "value", "unit", "target")
+    record([dict(zip(keys, row, strict=True)) for row in rows], versions, call)
+
+
+if __name__ == "__main__":
+    main()
