@@ -98,8 +98,11 @@ def parser(doc: str | None, *peers: str) -> argparse.ArgumentParser:
     return made
 
 
-def record(rows: Iterable[dict[str, Any]], versions: dict[str, str], call: argparse.Namespace) -> None:
-    """Print rows of (case, quantity, value, unit, target) and append them to results/speed.csv."""
+Row = tuple[str, str, float, str, str]  # case, quantity, value, unit, target
+
+
+def record(rows: Iterable[Row], versions: dict[str, str], call: argparse.Namespace) -> None:
+    """Print the rows and append them to results/speed.csv, with command, versions and date."""
     frame = pd.DataFrame(list(rows), columns=["case", "quantity", "value", "unit", "target"])
     print(frame.to_string(index=False), flush=True)
     if call.dry:

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from common import gaussian, parser, record
+from common import Row, gaussian, parser, record
 
 import flomi
 from flomi import bounds, critics
@@ -109,7 +109,7 @@ def main() -> None:
         "k": (f"negatives K a row ({ANCHORS} rows, one step)", call.k, step, ""),
     }
     estimate(300, 2)  # what is loaded on the first call
-    rows = []
+    rows = list[Row]()
     for what, (label, sizes, cost, target) in sweeps.items():
         if call.only not in (None, what):
             continue
@@ -117,20 +117,12 @@ def main() -> None:
         for size in sizes:
             seconds.append(cost(size))
             print(f"{what} = {size}: {seconds[-1]:.4g} s", flush=True)
-            rows.append(
-                {
-                    "case": what,
-                    "quantity": f"{what} = {size}",
-                    "value": seconds[-1],
-                    "unit": "s",
-                    "target": "",
-                }
-            )
+            rows.append((what, f"{what} = {size}", seconds[-1], "s", ""))
         if len(sizes) < 3:
             continue
         slopes = exponent(sizes, seconds)
         for quantity, value in zip(("exponent", "exponent, upper half"), slopes, strict=True):
-            rows.append({"case": what, "quantity": quantity, "value": value, "unit": "", "target": target})
+            rows.append((what, quantity, value, "", target))
         draw(what, label, sizes, seconds, slopes)
     about = {"flomi": flomi.__version__, "torch": torch.__version__, "python": platform.python_version()}
     record(rows, about, call)

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from common import parser, record
+from common import Row, parser, record
 from torch import Tensor
 
 import flomi
@@ -86,7 +86,7 @@ def main() -> None:
     if call.child:
         print(json.dumps(child(call.rows, call.dim, call.chunk[0], call.blocks)))
         return
-    rows = []
+    rows = list[Row]()
     for chunk in call.chunk:
         command = [sys.executable, __file__, "--child", "--chunk", str(chunk)]
         command += [f"--{name}={getattr(call, name)}" for name in ("rows", "dim", "blocks")]
@@ -99,9 +99,7 @@ def main() -> None:
             ("products", "products", "s", ""),
             ("ratio", "ratio", "", "<= 1.6"),
         ):
-            rows.append(
-                {"case": case, "quantity": quantity, "value": found[name], "unit": unit, "target": target}
-            )
+            rows.append((case, quantity, found[name], unit, target))
     about = {"flomi": flomi.__version__, "torch": torch.__version__, "python": platform.python_version()}
     record(rows, about, call)
 

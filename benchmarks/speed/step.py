@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import Side, gaussian, in_turn, parser, record
+from common import Row, Side, gaussian, in_turn, parser, record
 
 ROWS, NATS = 8192, 2.0
 
@@ -66,7 +66,7 @@ def main() -> None:
     made.add_argument("--blocks", type=int, default=7, help="pairs of blocks a case")
     call = made.parse_args()
     python = {"torch-mist": call.torch_mist, "benchmark-mi": call.benchmark_mi, "flomi": sys.executable}
-    rows, versions = [], {}
+    rows, versions = list[Row](), dict[str, str]()
     sides: dict[tuple[str, int], Side] = {}
 
     def side(
@@ -89,17 +89,16 @@ def main() -> None:
             first, second, ratio = in_turn(a, b, steps, call.blocks)
             versions |= a.versions | b.versions
             named = other if other != "flomi" else {"products": "products"}.get(theirs["what"], "float32")
+            print(f"{case}: flomi {first * 1e3:.3g} ms, {named} {second * 1e3:.3g} ms, ratio {ratio:.3g} (target {target})",
+                  file=sys.stderr, flush=True)  # fmt: skip
             rows += [
                 (case, "flomi", first * 1e3, "ms a step", ""),
                 (case, named, second * 1e3, "ms a step", ""),
                 (case, "ratio", ratio, "", target),
             ]
-            print(f"{case}: flomi {first * 1e3:.3g} ms, {named} {second * 1e3:.3g} ms, ratio {ratio:.3g} (target {target})",
-                  file=sys.stderr, flush=True)  # fmt: skip
     for each in sides.values():
         each.close()
-    keys = ("case", "quantity", "value", "unit", "target")
-    record([dict(zip(keys, row, strict=True)) for row in rows], versions, call)
+    record(rows, versions, call)
 
 
 if __name__ == "__main__":

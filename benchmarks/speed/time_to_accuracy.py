@@ -11,13 +11,14 @@ at its first crossing, which flatters it. The clock stops during evaluation.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from common import Side, gaussian, parser, record
+from common import Row, Side, gaussian, parser, record
 
 LEVELS = (2, 6, 10)
 PLUG_IN_FROM = 10  # nats
@@ -40,8 +41,9 @@ def reached(trace: list[list[float]], truth: float, column: int) -> tuple[float,
     return first, trace[away + 1][0] if away + 1 < len(trace) else float("inf")
 
 
-def networks(call, python: str | None) -> tuple[list[tuple], dict[str, str]]:  # type: ignore[no-untyped-def, type-arg]
-    rows, sides = [], {"flomi": Side("flomi", sys.executable, call.threads)}
+def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+    python, rows = call.torch_mist, list[Row]()
+    sides = {"flomi": Side("flomi", sys.executable, call.threads)}
     if python:
         sides["torch-mist"] = Side("torch-mist", python, call.threads)
     settings = {"flomi": MINE} | (PEERS if python else {})
@@ -88,9 +90,9 @@ def networks(call, python: str | None) -> tuple[list[tuple], dict[str, str]]:  #
     return rows, versions
 
 
-def calls(call) -> tuple[list[tuple], dict[str, str]]:  # type: ignore[no-untyped-def, type-arg]
+def calls(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     """`flomi.estimate` with critic="auto", effort "fast", in a process that has imported it and answered once."""
-    rows, side = [], Side("flomi", sys.executable, call.threads)
+    rows, side = list[Row](), Side("flomi", sys.executable, call.threads)
     with tempfile.TemporaryDirectory() as place:
         for nats in call.levels:
             data = str(Path(place) / f"call-{nats}.npz")
@@ -114,13 +116,12 @@ def main() -> None:
     made.add_argument("--steps", type=int, default=400, help="of flomi's training")
     made.add_argument("--peer-steps", type=int, default=4000)
     call = made.parse_args()
-    rows, versions = [], {}
-    for name, part in (("networks", lambda c: networks(c, c.torch_mist)), ("call", calls)):
+    rows, versions = list[Row](), dict[str, str]()
+    for name, part in (("networks", networks), ("call", calls)):
         if call.only in (None, name):
             more, about = part(call)
             rows, versions = rows + more, versions | about
-    keys = ("case", "quantity", "value", "unit", "target")
-    record([dict(zip(keys, row, strict=True)) for row in rows], versions, call)
+    record(rows, versions, call)
 
 
 if __name__ == "__main__":
