@@ -18,6 +18,7 @@ from flomi import bounds, critics
 from flomi.training import Model, Recipe, train
 
 HELD = 8  # rows that a block of steps is validated on, once, at its end
+STOPPING = 500  # rows that a watched training is validated on
 
 
 def make(what: str, **options: Any) -> Callable[[int], Any]:
@@ -74,8 +75,8 @@ def products(rows: int, width: int) -> Callable[[int], None]:
 class Watched(Model):
     """A model whose held-out estimates are taken while its training stops for validation, with that clock stopped."""
 
-    def watch(self, x: Tensor, y: Tensor, m: int) -> None:
-        self.rows, self.m = (x, y), m
+    def watch(self, bound: bounds.Bound, x: Tensor, y: Tensor, m: int) -> None:
+        self.bound, self.rows, self.m = bound, (x, y), m
         self.trace: list[tuple[float, float, float]] = []  # seconds of training, the bound, the plug-in
         self.spent, self.since = 0.0, time.process_time()
 
@@ -88,27 +89,28 @@ class Watched(Model):
                 super().train(False)
                 with torch.no_grad():
                     s = self.scores(*self.rows, "shifts", self.m, torch.Generator().manual_seed(1))
-                    self.trace.append((self.spent, float(bounds.flo(s).mean()), float(-s.need("u").mean())))
+                    value, plug_in = self.bound.value(s), self.bound.pmi(s)
+                    self.trace.append((self.spent, float(value.mean()), float(plug_in.mean())))
         return super().train(mode)
 
 
 def trace(
     data: str, held: str, critic: str, batch: int, lr: float, every: int, m: int, hidden: list[int], seed: int,
-    negatives: str = "shifts", n_negatives: int = 8,
+    bound: str = "flo", negatives: str = "shifts", n_negatives: int = 8, weight_decay: float = 0.1,
 ) -> Callable[[int], Any]:  # fmt: skip
-    """Training by the FLO bound with the held-out bound and plug-in every few steps; rows apart from those it stops by."""
-    (x, y), (xe, ye) = load(data), load(held)
-    bound = bounds.get("flo")
+    """Training with the held-out bound and plug-in every few steps, on rows apart from those it stops by."""
+    (x, y), (xe, ye), law = load(data), load(held), bounds.get(bound)
 
     def run(steps: int) -> Any:
         torch.manual_seed(seed)
-        model = Watched(build(critic, x.shape[1], hidden=hidden), (x.shape[1],), bound)
+        model = Watched(build(critic, x.shape[1], hidden=hidden), (x.shape[1],), law)
         recipe = Recipe(
-            steps=steps, batch_size=batch, lr=lr, negatives=negatives, m=n_negatives, eval_every=every, patience=10**6
+            steps=steps, batch_size=batch, lr=lr, negatives=negatives, m=n_negatives, eval_every=every, patience=10**6,
+            weight_decay=weight_decay
         )  # fmt: skip
         half = len(xe) // 2
-        model.watch(xe[half:], ye[half:], m)
-        train(model, bound, (x, y), (xe[:half], ye[:half]), recipe, seed)
+        model.watch(law, xe[half:], ye[half:], m)
+        train(model, law, (x, y), (xe[:STOPPING], ye[:STOPPING]), recipe, seed)
         return model.trace
 
     return run
