@@ -70,3 +70,13 @@ def test_u_learns_nothing_from_pairs_that_do_not_match() -> None:
     critic.matrix(*critic.encode(torch.randn(6, 3), torch.randn(6, 2))).sum().backward()
     grad = critic.heads[1].weight.grad
     assert grad[0].abs().sum() > 0 and grad[1].abs().sum() == 0
+
+
+def test_under_autocast_the_pairs_stay_in_single_precision() -> None:
+    critic = JointCritic(3, 2, (8, 6))
+    x, y = torch.randn(6, 3), torch.randn(5, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        g = critic.matrix(*critic.encode(x, y))
+    assert g.dtype == torch.float32
+    g.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in critic.parameters())

@@ -36,7 +36,7 @@ def cases(data: str) -> list[tuple[str, str, dict, dict, tuple[int, int], str]]:
             found.append(
                 (f"separable-{bound}-{batch}", "torch-mist", mine | shared, theirs | shared, steps, target)
             )
-    for batch, steps in ((256, (10, 10)), (1024, (2, 2))):
+    for batch, steps in ((256, (20, 20)), (1024, (3, 3))):
         mine = {"what": "step", "data": data, "critic": "mlp", "heads": 1}
         shared = {"bound": "infonce", "batch": batch, "hidden": [16, 8]}
         found.append(
@@ -44,7 +44,7 @@ def cases(data: str) -> list[tuple[str, str, dict, dict, tuple[int, int], str]]:
         )
     wide = {"what": "step", "data": data, "critic": "mlp", "bound": "flo", "batch": 256, "hidden": [256, 256]}
     products = {"what": "products", "rows": 256 * 256, "width": 256}
-    found.append(("joint-256-256-of-products", "flomi", wide, products, (1, 1), "<= 1.3"))
+    found.append(("joint-256-256-of-products", "flomi", wide, products, (3, 3), "<= 1.3"))
     if has_amx():
         found.append(
             ("joint-256-256-medium", "flomi", wide | {"precision": "medium"}, wide, (2, 1), "<= 0.5")

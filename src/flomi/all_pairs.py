@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ def all_pairs(a: Tensor, b: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> 
 
 class _AllPairs(torch.autograd.Function):
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, a: Tensor, b: Tensor, *layers: Tensor) -> Tensor:
         g, kept = a.new_empty(len(a), len(b)), list[Tensor]()
         ctx.rows = list(_blocks(a, b, layers))
@@ -45,15 +47,16 @@ class _AllPairs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         a, b, *rest = ctx.saved_tensors
         depth = ctx.depth
         weights, kept = rest[: 2 * depth : 2], rest[2 * depth :]
-        of_w, of_c = (
-            [torch.zeros_like(w) for w in weights],
-            [torch.zeros_like(c) for c in rest[1 : 2 * depth : 2]],
-        )
+        of_w = [torch.zeros_like(w) for w in weights]
+        of_c = [torch.zeros_like(c) for c in rest[1 : 2 * depth : 2]]
         of_a, of_b = torch.empty_like(a), b.new_zeros(b.shape[::-1])
+        pairs_a_block = len(a[ctx.rows[0]]) * len(b)
+        memory = [a.new_empty(w.shape[1] * pairs_a_block) for w in weights]  # of every block in turn
         for k, (rows, first) in enumerate(_first(a, b, ctx.rows)):
             inputs = [first, *kept[k * (depth - 1) : (k + 1) * (depth - 1)]]
             d = grad[rows].reshape(1, -1)
@@ -61,7 +64,8 @@ class _AllPairs(torch.autograd.Function):
                 h = inputs[layer]
                 of_w[layer].addmm_(d, h.T)
                 of_c[layer] += d.sum(1)
-                d = torch.ops.aten.threshold_backward(weights[layer].T @ d, h, 0)
+                d = torch.mm(weights[layer].T, d, out=_part(memory[layer], *h.shape))
+                torch.ops.aten.threshold_backward.grad_input(d, h, 0, grad_input=d)
             pairs = d.view(len(d), -1, len(b))
             of_a[rows] = pairs.sum(2).T
             of_b += pairs.sum(1)
@@ -75,7 +79,15 @@ def _blocks(a: Tensor, b: Tensor, layers: Sequence[Tensor]) -> Iterator[slice]:
 
 
 def _first(a: Tensor, b: Tensor, blocks: Sequence[slice]) -> Iterator[tuple[slice, Tensor]]:
-    """Each block's rows, and relu(a_i + b_j) [w, pairs] of them."""
+    """Each block's rows, and relu(a_i + b_j) [w, pairs] of them, in memory that the next block takes over."""
     at, bt = a.T.contiguous(), b.T.contiguous()
+    memory = a.new_empty(len(at) * len(a[blocks[0]]) * len(b))
     for rows in blocks:
-        yield rows, at[:, rows, None].add(bt[:, None]).relu_().view(len(at), -1)
+        h = at[:, rows, None]
+        out = _part(memory, len(at), h.shape[1], len(b))
+        yield rows, torch.add(h, bt[:, None], out=out).relu_().view(len(at), -1)
+
+
+def _part(memory: Tensor, *shape: int) -> Tensor:
+    """The start of `memory`, in this shape."""
+    return memory[: math.prod(shape)].view(shape)
