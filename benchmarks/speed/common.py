@@ -111,7 +111,9 @@ def record(rows: Iterable[Row], versions: dict[str, str], call: argparse.Namespa
     # interpreters are named by what they hold, not by where they lie on this machine
     words = ["PYTHON" if i and sys.argv[i].startswith("--") and word.endswith("python") else word
              for i, word in enumerate(sys.argv[1:])]  # fmt: skip
-    about = {"python": platform.python_version(), **versions}
+    head = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True).stdout.strip()
+    about = {"python": platform.python_version(), **versions} | ({"commit": commit} if commit else {})
     frame = frame.assign(
         threads=call.threads,
         command=shlex.join(["python", f"benchmarks/speed/{script.name}", *words]),
