@@ -30,6 +30,8 @@ def build(critic: str, dim: int, **options: Any) -> torch.nn.Module:
         return critics.SeparableCritic(dim, dim, **options)
     if critic == "mlp":
         return critics.JointCritic(dim, dim, **options)
+    if critic == "quadratic":  # the part of "joint" that is no perceptron
+        return critics.QuadraticCritic(dim, dim)
     return critics.CRITICS[critic].build(dim, dim, options["hidden"])
 
 
