@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
 
 MATHEMATICS = {
+    "all_pairs",
     "bounds",
     "classical",
     "critics",
@@ -32,6 +33,7 @@ BELOW = (
 CORE = BELOW | {"plan", "storage", "checkpoint", "crossfit", "streaming", "estimator"}
 
 MAY_IMPORT: dict[str, set[str]] = {
+    "all_pairs": set(),
     "bounds": set(),
     "threads": set(),
     "preprocess": set(),
@@ -43,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "regression": {"closed_form", "preprocess"},
     "features": {"closed_form", "preprocess"},
     "residual": {"features"},
-    "critics": {"closed_form", "features", "local_ratio", "matched", "regression"},
+    "critics": {"all_pairs", "closed_form", "features", "local_ratio", "matched", "regression"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "scores"},
     "own": {"bounds", "critics", "scores", "training"},

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from flomi.all_pairs import all_pairs
 from flomi.closed_form import EllipticalCritic, NullCritic
 from flomi.features import ExpandedCritic
 from flomi.local_ratio import LocalCritic
@@ -114,7 +115,11 @@ class JointCritic(nn.Module):
         return self.heads(self.trunk(a + b))[..., 0]  # type: ignore[no-any-return]
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.pairs(a[:, None], b[None])
+        if a.device.type != "cpu" or not torch.is_grad_enabled() or not isinstance(self.heads, nn.Sequential):
+            return self.pairs(a[:, None], b[None])
+        layers = [(m.weight, m.bias) for m in (*self.trunk, *self.heads) if isinstance(m, nn.Linear)]
+        weight, bias = layers.pop()
+        return all_pairs(a, b, [*layers, (weight[:1], bias[:1])])  # g alone: u is for positives
 
 
 class QuadraticCritic(nn.Module):

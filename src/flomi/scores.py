@@ -141,8 +141,13 @@ def _near_diagonal(
     n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None
 ) -> Tensor:
     """Mask of the diagonal, and of the `drop` entries to its right (cyclically), for rows start to stop."""
-    rows = torch.arange(start, n if stop is None else stop, device=device)[:, None]
-    return (torch.arange(n, device=device)[None] - rows) % n <= drop
+    rows = (n if stop is None else stop) - start
+    mask = torch.zeros(rows, n, dtype=torch.bool, device=device)
+    for column in range(start, start + drop + 1):
+        for offset in (column, column - n):  # the second one wraps around
+            if -rows < offset < n:
+                mask.diagonal(offset).fill_(True)
+    return mask
 
 
 def _lse_others(g: Tensor, own: Tensor, dim: int) -> Tensor:

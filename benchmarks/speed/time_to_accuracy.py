@@ -1,0 +1,132 @@
+"""Seconds of training until the held-out estimate stays within 5 % of the truth: Gaussians, 20 + 20 dimensions, 100,000 rows.
+
+    python benchmarks/speed/time_to_accuracy.py --torch-mist PYTHON
+    python benchmarks/speed/time_to_accuracy.py --only call        # `flomi.estimate` from the call to the answer, 10,000 rows
+
+Every weight starts at random. flomi maximises the Donsker-Varadhan bound on all pairs of a batch, in one setting for all levels;
+its value is that bound on held-out rows, which is its plug-in too. "joint" is its network, a perceptron beside a quadratic layer;
+"quadratic" is that layer alone, the right family for Gaussians and for nothing else, so it bears no ratio. A peer has its default
+critic and a wider one; its value is what the library reports on the same rows. A peer that crosses the truth on its way up, and
+does not stay, is timed at its first crossing, which flatters it. The clock stops during evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from common import Row, Side, gaussian, parser, record
+
+LEVELS = (2, 6, 10)
+ROWS, HELD = 100_000, 10_000
+MINE = {
+    f"flomi {critic}": {
+        "critic": critic, "hidden": [8], "bound": "dv", "negatives": "all", "batch": 384, "lr": lr, "every": 10, "m": 32,
+    }
+    for critic, lr in (("joint", 2.5e-2), ("quadratic", 3e-2))
+}  # fmt: skip
+PEERS = {
+    f"torch-mist {bound} {'default' if width == 128 else 'wide'}": {
+        "bound": bound, "batch": 128, "lr": lr, "every": 50, "hidden_dims": [width] * layers, "neg_samples": 1,
+    }
+    for bound in ("smile", "mine")
+    for width, layers, lr in ((128, 1, 5e-4), (256, 2, 1e-3))
+}  # fmt: skip
+
+
+def reached(trace: list[list[float]], truth: float) -> tuple[float, float]:
+    """Seconds to the first value within 5 %, and to that from which all are; infinite where there is none."""
+    near = [abs(row[1] / truth - 1) <= 0.05 for row in trace]
+    first = next((row[0] for row, ok in zip(trace, near, strict=True) if ok), math.inf)
+    away = max((k for k, ok in enumerate(near) if not ok), default=-1)
+    return first, trace[away + 1][0] if away + 1 < len(trace) else math.inf
+
+
+def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+    python, rows = call.torch_mist, list[Row]()
+    sides = {"flomi": Side("flomi", sys.executable, call.threads)}
+    if python:
+        sides["torch-mist"] = Side("torch-mist", python, call.threads)
+    settings = MINE | (PEERS if python else {})
+    with tempfile.TemporaryDirectory() as place:
+        for nats in call.levels:
+            data, held = (str(Path(place) / f"{what}-{nats}.npz") for what in ("rows", "held"))
+            for file, n, seed in ((data, ROWS, 11), (held, HELD, 12)):
+                x, y = gaussian(n, nats, seed)
+                np.savez(file, x=x, y=y)
+            found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in settings}
+            for seed in range(call.seeds):
+                for name, setting in settings.items():
+                    side = sides[name.split()[0]]
+                    side.make(what="trace", data=data, held=held, seed=seed, **setting)
+                    steps = call.steps if name in MINE else call.peer_steps
+                    _, trace = side.run(steps)
+                    found[name].append((*reached(trace, nats), trace[-1][1]))
+                    first, stays, end = found[name][-1]
+                    print(
+                        f"{nats} nats, seed {seed}, {name}: first {first:.2f} s, stays {stays:.2f} s, ends at {end:.2f} "
+                        f"after {trace[-1][0]:.1f} s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+            middle = {
+                name: [median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
+            }
+            for name, (first, stays, end) in middle.items():
+                rows += [
+                    (f"{nats} nats", f"{name}: first", first, "s", ""),
+                    (f"{nats} nats", f"{name}: stays", stays, "s", ""),
+                    (f"{nats} nats", f"{name}: at the end", end, "nats", ""),
+                ]
+            best = min((middle[name][0] for name in settings if name not in MINE), default=math.inf)
+            if math.isfinite(best):
+                ratio = middle["flomi joint"][1] / best
+                rows.append((f"{nats} nats", "joint's stays / the best peer's first", ratio, "", "<= 0.5"))
+    versions = {}
+    for side in sides.values():
+        versions |= side.versions
+        side.close()
+    return rows, versions
+
+
+def calls(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+    """`flomi.estimate` with critic="auto", effort "fast", in a process that has imported it and answered once."""
+    rows, side = list[Row](), Side("flomi", sys.executable, call.threads)
+    with tempfile.TemporaryDirectory() as place:
+        for nats in call.levels:
+            data = str(Path(place) / f"call-{nats}.npz")
+            x, y = gaussian(10_000, nats, seed=3)
+            np.savez(data, x=x, y=y)
+            side.make(what="call", data=data, effort="fast")
+            seconds, mi = side.run(1)
+            rows += [
+                (f"call, {nats} nats", "seconds", seconds, "s", "<= 5"),
+                (f"call, {nats} nats", "error", mi / nats - 1, "", "within 0.05"),
+            ]
+    side.close()
+    return rows, side.versions
+
+
+def main() -> None:
+    made = parser(__doc__, "torch-mist")
+    made.add_argument("--only", choices=("networks", "call"))
+    made.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="nats")
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--steps", type=int, default=260, help="of flomi's training")
+    made.add_argument("--peer-steps", type=int, default=4000)
+    call = made.parse_args()
+    rows, versions = list[Row](), dict[str, str]()
+    for name, part in (("networks", networks), ("call", calls)):
+        if call.only in (None, name):
+            more, about = part(call)
+            rows, versions = rows + more, versions | about
+    record(rows, versions, call)
+
+
+if __name__ == "__main__":
+    main()
