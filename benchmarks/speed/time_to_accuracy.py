@@ -31,11 +31,11 @@ MINE = {
     for critic, lr in (("joint", 2.5e-2), ("quadratic", 3e-2))
 }  # fmt: skip
 PEERS = {
-    f"torch-mist {bound} {'default' if width == 128 else 'wide'}": {
-        "bound": bound, "batch": 128, "lr": lr, "every": 50, "hidden_dims": [width] * layers, "neg_samples": 1,
+    f"torch-mist {bound} {kind}": {
+        "bound": bound, "batch": batch, "lr": lr, "every": 25, "hidden_dims": hidden, "neg_samples": 1,
     }
+    for kind, batch, lr, hidden in (("default", 128, 5e-4, [128]), ("wide", 512, 1e-3, [256, 256]))
     for bound in ("smile", "mine")
-    for width, layers, lr in ((128, 1, 5e-4), (256, 2, 1e-3))
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     sides = {"flomi": Side("flomi", sys.executable, call.threads)}
     if python:
         sides["torch-mist"] = Side("torch-mist", python, call.threads)
-    settings = MINE | (PEERS if python else {})
+    settings = MINE | {k: v for k, v in PEERS.items() if python and k.split()[-1] in call.peer_kinds}
     with tempfile.TemporaryDirectory() as place:
         for nats in call.levels:
             data, held = (str(Path(place) / f"{what}-{nats}.npz") for what in ("rows", "held"))
@@ -119,6 +119,7 @@ def main() -> None:
     made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--steps", type=int, default=260, help="of flomi's training")
     made.add_argument("--peer-steps", type=int, default=4000)
+    made.add_argument("--peer-kinds", nargs="+", choices=("default", "wide"), default=["default", "wide"])
     call = made.parse_args()
     rows, versions = list[Row](), dict[str, str]()
     for name, part in (("networks", networks), ("call", calls)):

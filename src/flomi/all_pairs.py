@@ -27,12 +27,13 @@ def all_pairs(a: Tensor, b: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> 
     >>> all_pairs(a, b, [(w, torch.zeros(1))]).shape
     torch.Size([3, 4])
     """
-    return _AllPairs.apply(a, b, *(t for layer in layers for t in layer))  # type: ignore[no-untyped-call, no-any-return]
+    kind = layers[-1][0].dtype
+    with torch.autocast(a.device.type, enabled=False):
+        return _AllPairs.apply(a.to(kind), b.to(kind), *(t for layer in layers for t in layer))  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _AllPairs(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, a: Tensor, b: Tensor, *layers: Tensor) -> Tensor:
         g, kept = a.new_empty(len(a), len(b)), list[Tensor]()
         ctx.rows = list(_blocks(a, b, layers))
@@ -47,7 +48,6 @@ class _AllPairs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         a, b, *rest = ctx.saved_tensors
         depth = ctx.depth
@@ -55,22 +55,23 @@ class _AllPairs(torch.autograd.Function):
         of_w = [torch.zeros_like(w) for w in weights]
         of_c = [torch.zeros_like(c) for c in rest[1 : 2 * depth : 2]]
         of_a, of_b = torch.empty_like(a), b.new_zeros(b.shape[::-1])
-        pairs_a_block = len(a[ctx.rows[0]]) * len(b)
-        memory = [a.new_empty(w.shape[1] * pairs_a_block) for w in weights]  # of every block in turn
-        for k, (rows, first) in enumerate(_first(a, b, ctx.rows)):
-            inputs = [first, *kept[k * (depth - 1) : (k + 1) * (depth - 1)]]
-            d = grad[rows].reshape(1, -1)
-            for layer in reversed(range(depth)):
-                h = inputs[layer]
-                of_w[layer].addmm_(d, h.T)
-                of_c[layer] += d.sum(1)
-                d = torch.mm(weights[layer].T, d, out=_part(memory[layer], *h.shape))
-                torch.ops.aten.threshold_backward.grad_input(d, h, 0, grad_input=d)
-            pairs = d.view(len(d), -1, len(b))
-            of_a[rows] = pairs.sum(2).T
-            of_b += pairs.sum(1)
-        layers = (t for layer in zip(of_w, of_c, strict=True) for t in layer)
-        return of_a, of_b.T, *layers
+        with torch.autocast(a.device.type, enabled=False):
+            pairs_a_block = len(a[ctx.rows[0]]) * len(b)
+            memory = [a.new_empty(w.shape[1] * pairs_a_block) for w in weights]  # of every block in turn
+            for k, (rows, first) in enumerate(_first(a, b, ctx.rows)):
+                inputs = [first, *kept[k * (depth - 1) : (k + 1) * (depth - 1)]]
+                d = grad[rows].reshape(1, -1)
+                for layer in reversed(range(depth)):
+                    h = inputs[layer]
+                    of_w[layer].addmm_(d, h.T)
+                    of_c[layer] += d.sum(1)
+                    d = torch.mm(weights[layer].T, d, out=_part(memory[layer], *h.shape))
+                    torch.ops.aten.threshold_backward.grad_input(d, h, 0, grad_input=d)
+                pairs = d.view(len(d), -1, len(b))
+                of_a[rows] = pairs.sum(2).T
+                of_b += pairs.sum(1)
+        grads = (t for layer in zip(of_w, of_c, strict=True) for t in layer)
+        return of_a, of_b.T, *grads
 
 
 def _blocks(a: Tensor, b: Tensor, layers: Sequence[Tensor]) -> Iterator[slice]:
