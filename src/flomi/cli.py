@@ -278,7 +278,8 @@ def estimate(
     from flomi import streaming
 
     _check_device(device)
-    progress = not quiet and sys.stderr.isatty()
+    rank, world = _join_ranks()
+    progress = not quiet and sys.stderr.isatty() and rank == 0
     pairs = streaming.read(
         data,
         y_data,
@@ -304,7 +305,9 @@ def estimate(
         "progress": progress,
         "checkpoint": checkpoint,
     }
-    fitted, result = _fit(pairs, options)
+    fitted, result = _fit(pairs, options, ranks=world > 1)
+    if rank > 0:  # all have the same result, and one says it
+        return
     if not quiet and len(fitted.critics_) < result.config["n_folds"]:
         rows = int((result.pmi == result.pmi).sum())  # the others are NaN
         typer.echo(
@@ -349,10 +352,23 @@ def _calm_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _fit(pairs: Pairs, options: dict[str, Any]) -> tuple[MIEstimator, MIEstimate]:
+def _join_ranks() -> tuple[int, int]:
+    """(rank, number of processes) under torchrun, which share the folds; (0, 1) alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        return 0, 1
+    import atexit
+
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    atexit.register(dist.destroy_process_group)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _fit(pairs: Pairs, options: dict[str, Any], *, ranks: bool) -> tuple[MIEstimator, MIEstimate]:
     from flomi.estimator import MIEstimator
 
-    fitted = MIEstimator(**options).fit_pairs(pairs)
+    fitted = MIEstimator(**options).fit_pairs(pairs, ranks=ranks)
     return fitted, fitted.result_
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from flomi import candidates, inference
@@ -35,8 +36,11 @@ NEIGHBOUR_ROWS, NEIGHBOUR_DIMENSIONS = 5000, 4  # nearest neighbours are slow be
 UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
 
-def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
-    """Every fold's competition; those finished before a Ctrl-C are kept, and those in the plan's checkpoint are not run again."""
+def cross_fit(plan: Plan, data: Pairs, *, ranks: bool = False) -> list[Fold]:
+    """Every fold's competition; those finished before a Ctrl-C are kept, and those in the plan's checkpoint are not run again.
+
+    `ranks`: the processes of torch.distributed, which hold the same rows, share the folds, and each gets all of them.
+    """
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     parts = _parts(len(data.x), plan.n_folds, plan.seed, data.groups)
     least = min(len(part[0]) for part in parts)
@@ -56,15 +60,26 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
         )  # fmt: skip
         return compete if kept is None else partial(_once, kept, k, compete)
 
+    if not ranks:
+        return _run([job(k) for k in range(len(parts))], plan, names)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine = _run([job(k) for k in range(rank, len(parts), world)], plan, names) if rank < len(parts) else []
+    shares: list[list[Fold]] = [[] for _ in range(world)]
+    dist.all_gather_object(shares, mine)
+    return [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
+
+
+def _run(jobs: list[Callable[[], Fold]], plan: Plan, names: Sequence[str | nn.Module]) -> list[Fold]:
+    """The folds of the jobs, in processes or threads as the plan says, up to a Ctrl-C."""
     if plan.n_jobs > 1:
         from joblib import Parallel, delayed
 
-        return list(Parallel(n_jobs=plan.n_jobs)(delayed(job(k))() for k in range(len(parts))))
+        return list(Parallel(n_jobs=plan.n_jobs)(delayed(job)() for job in jobs))
     # networks trained by the bound draw from torch's global generator, which threads would share
     alone = all(isinstance(name, str) and CRITICS[name].build is None for name in names)
-    threads = min(torch.get_num_threads(), len(parts))
+    threads = min(torch.get_num_threads(), len(jobs))
     if alone and threads > 1 and torch.device(plan.how.device).type == "cpu":
-        folds, interrupted = side_by_side([job(k) for k in range(len(parts))], threads)
+        folds, interrupted = side_by_side(jobs, threads)
         if interrupted:
             if not folds:
                 raise KeyboardInterrupt
@@ -72,8 +87,8 @@ def cross_fit(plan: Plan, data: Pairs) -> list[Fold]:
         return folds
     folds = []
     try:
-        for k in range(len(parts)):
-            folds.append(job(k)())
+        for job in jobs:
+            folds.append(job())
             if folds[-1].interrupted:
                 break
     except KeyboardInterrupt:

@@ -161,12 +161,16 @@ class MIEstimator:
         x, y = _collected(x), _collected(y)
         return self._fit(plan, from_arrays(x, y, groups=groups, missing=self.missing), len(x), start)
 
-    def fit_pairs(self, pairs: Pairs) -> MIEstimator:
-        """`fit` on rows that `flomi.data.read` or `flomi.streaming.read` took from files; row i of `pmi` is row pairs.rows[i]."""
-        return self._fit(Plan.of(self), pairs, len(pairs.x), time.perf_counter())
+    def fit_pairs(self, pairs: Pairs, *, ranks: bool = False) -> MIEstimator:
+        """`fit` on rows that `flomi.data.read` or `flomi.streaming.read` took from files; row i of `pmi` is row pairs.rows[i].
 
-    def _fit(self, plan: Plan, data: Pairs, n: int, start: float) -> MIEstimator:
-        folds = crossfit.cross_fit(plan, data)
+        ranks: share the folds with the other processes of torch.distributed's default group. All must call this, with the
+        same options and pairs, and all end with the same result, which is that of one process.
+        """
+        return self._fit(Plan.of(self), pairs, len(pairs.x), time.perf_counter(), ranks)
+
+    def _fit(self, plan: Plan, data: Pairs, n: int, start: float, ranks: bool = False) -> MIEstimator:
+        folds = crossfit.cross_fit(plan, data, ranks=ranks)
         result = crossfit.assemble(plan, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
         self.columns_ = (data.x_names, data.y_names)
