@@ -81,7 +81,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Replaces the estimation; the dictionary shows with what it was called, and may set the result."""
     calls: dict[str, Any] = {"result": FakeResult()}
 
-    def fit(pairs: Pairs, options: dict[str, Any]) -> tuple[FakeEstimator, FakeResult]:
+    def fit(pairs: Pairs, options: dict[str, Any], *, ranks: bool) -> tuple[FakeEstimator, FakeResult]:
+        assert not ranks
         calls.update(pairs=pairs, options=options)
         return FakeEstimator(calls.get("folds", 5)), calls["result"]
 
@@ -213,7 +214,7 @@ def test_missing_packages_are_named_before_the_run(
 
 
 def raising(error: BaseException) -> Any:
-    def fit(*_: Any) -> Any:
+    def fit(*_: Any, **__: Any) -> Any:
         raise error
 
     return fit
