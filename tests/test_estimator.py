@@ -322,6 +322,7 @@ def test_lazy_frames_are_collected() -> None:
         ({"batch_size": 1}, "batch_size must be"),
         ({"n_negatives": 0}, "n_negatives must be"),
         ({"patience": True}, "patience must be a whole number; found True"),
+        ({"precision": "low"}, "precision='low' is not known; choose one of highest, high, medium"),
         ({"seed": True}, "seed must be"),
         ({"seed": None}, "seed must be"),
         ({"seed": 2**63}, "below 2"),
@@ -356,6 +357,7 @@ def test_bad_options_say_what_to_do(options: dict, match: str) -> None:
         ("negatives", "all"),
         ("n_negatives", 4),
         ("patience", 3),
+        ("precision", "medium"),
         ("preprocess", "none"),
     ],
 )

@@ -298,3 +298,17 @@ def test_progress_shows_the_held_out_bound(capsys: pytest.CaptureFixture[str]) -
     show(model(), BOUNDS["infonce"], ROWS, HELD, SMALL, seed=0, progress="fold 1")
     shown = capsys.readouterr().err
     assert "fold 1" in shown and "held-out bound" in shown and "of at most" in shown
+
+
+def test_steps_take_the_precision_asked_for_and_evaluation_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    matrix = Model.scores
+
+    def watched(self: Model, *args: object) -> object:
+        seen[torch.is_grad_enabled()].add(torch.get_float32_matmul_precision())
+        return matrix(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Model, "scores", watched)
+    before = torch.get_float32_matmul_precision()
+    train(model(), BOUNDS["flo"], ROWS, HELD, replace(SMALL, precision="medium"), seed=0)
+    assert seen == {True: {"medium"}, False: {before}} and torch.get_float32_matmul_precision() == before

@@ -33,6 +33,8 @@ __all__ = ["EFFORTS", "Effort", "Plan"]
 
 MOST_PAIRS = 50_000_000  # of all folds, so many numbers being in memory at once; "thorough" and eval_pairs may ask for more
 
+PRECISIONS = ("highest", "high", "medium")  # torch's words
+
 LEAST = {  # of the options that are whole numbers
     "seed": 0,
     "n_folds": 2,
@@ -51,6 +53,7 @@ TRAINING = (  # options of networks trained by the bound itself
     "negatives",
     "n_negatives",
     "patience",
+    "precision",
     "preprocess",
 )
 
@@ -118,6 +121,8 @@ class Plan:
         _choose("missing", options.missing, ("error", "drop"))
         if options.negatives is not None:
             _choose("negatives", options.negatives, NEGATIVES)
+        if options.precision is not None:
+            _choose("precision", options.precision, PRECISIONS)
         _check_device(options.device)
         if options.checkpoint is not None and not isinstance(options.checkpoint, (str, os.PathLike)):
             raise TypeError(f"checkpoint must be the path of a folder; found {options.checkpoint!r}")
@@ -130,7 +135,10 @@ class Plan:
         _check_numbers(given)
         _check_hidden(given["hidden"])
         hidden = tuple(map(int, effort.hidden if given["hidden"] is None else given["hidden"]))
-        named = {n: given[n] for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience")}
+        named = {
+            n: given[n]
+            for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience", "precision")
+        }
         named["m"] = given["n_negatives"]
         recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
         _check_match(critic, bound)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +29,10 @@ CALIBRATION = 2000  # rows, and scores a row, that the drift is fitted to
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a critic is trained. `negatives` and `m` name the scheme of a step; `eval_pairs` the negatives a row in validation."""
+    """How a critic is trained. `negatives` and `m` name the scheme of a step; `eval_pairs` the negatives a row in validation.
+
+    `precision` is torch's for the float32 matrix products of a step: "medium" lets a processor that can take bfloat16.
+    """
 
     steps: int = 2000
     batch_size: int = 256
@@ -40,6 +45,7 @@ class Recipe:
     eval_every: int = 50
     eval_pairs: int = 64
     patience: int = 12
+    precision: str = "highest"
 
     def __post_init__(self) -> None:
         least = {
@@ -174,12 +180,13 @@ def train(
             if len(order) < batch:
                 order = torch.randperm(n, generator=generator)  # the order of the rows, not the pairing
             index, order = order[:batch].to(device), order[batch:]
-            s = model.scores(x[index], y[index], recipe.negatives, recipe.m, generator)
-            gain = bound.maximise(s, state)
-            if not gain.requires_grad:  # a closed formula
-                break
-            optimiser.zero_grad(set_to_none=True)
-            (-gain).backward()
+            with _products(recipe.precision):
+                s = model.scores(x[index], y[index], recipe.negatives, recipe.m, generator)
+                gain = bound.maximise(s, state)
+                if not gain.requires_grad:  # a closed formula
+                    break
+                optimiser.zero_grad(set_to_none=True)
+                (-gain).backward()
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimiser.step()
             schedule.step()
@@ -218,6 +225,17 @@ def train(
         )
     model.load_state_dict(best)
     return history
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """torch's precision of float32 matrix products inside the block: steps may take less, evaluation never does."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def training_mode(model: nn.Module) -> None:
