@@ -124,12 +124,14 @@ def test_flo_with_the_exact_critic_reaches_the_truth_from_below() -> None:
     penalty = app.InformationPenalty(2)
     optimiser = torch.optim.Adam(penalty.parameters(), 1e-2)
     for _ in range(300):
-        w, r, _ = gaussian_rows(128, 2.0)
+        w, r, _ = gaussian_rows(128, 1.0)
         optimiser.zero_grad()
         (-penalty(w, r)).backward()
         optimiser.step()
-    w, r, truth = gaussian_rows(2000, 2.0)
-    assert penalty(w, r).item() == pytest.approx(truth, abs=0.15)  # 1.61
+    w, r, truth = gaussian_rows(2000, 1.0)
+    assert (
+        truth - 0.15 < penalty(w, r).item() < truth + 0.05
+    )  # 0.69; a row's PMI varies by 0.9, so its mean by 0.02
 
 
 def test_information_is_enclosed(monkeypatch: pytest.MonkeyPatch) -> None:
