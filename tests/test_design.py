@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Gamma, Normal
 
 from flomi.applications import design as app
+from flomi.applications import simulators
 from flomi.reproduce import design
 
 
@@ -34,7 +35,7 @@ def scaled_likelihood(y: Tensor, theta: Tensor, d: Tensor) -> Tensor:
 def test_noise_density_integrates_to_one(variance: float) -> None:
     s = math.sqrt(variance)
     w = torch.linspace(-15 * s, 120 + 15 * s, 100_001, dtype=torch.float64)
-    p = app.log_noise(w, variance).exp()
+    p = simulators.log_noise(w, variance).exp()
     mean = torch.trapezoid(p * w, w)
     assert float(torch.trapezoid(p, w)) == pytest.approx(1, abs=1e-9)
     assert float(mean) == pytest.approx(4, abs=1e-7)
@@ -47,30 +48,32 @@ def test_noise_density_is_the_convolution() -> None:
     nu = torch.linspace(0, 80, 400_001, dtype=torch.float64)[1:]
     joint = Gamma(2.0, 0.5).log_prob(nu) + Normal(0.0, 1.0).log_prob(w[:, None] - nu)
     expected = torch.logsumexp(joint, 1) + math.log(float(nu[1] - nu[0]))
-    assert torch.allclose(app.log_noise(w), expected, atol=1e-3)
-    assert torch.allclose(app.log_noise(w.float()).double(), app.log_noise(w), rtol=1e-4, atol=1e-3)
+    assert torch.allclose(simulators.log_noise(w), expected, atol=1e-3)
+    assert torch.allclose(
+        simulators.log_noise(w.float()).double(), simulators.log_noise(w), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_information_of_one_measurement_by_quadrature() -> None:
-    model = app.NoisyLinear()
+    model = simulators.NoisyLinear()
     found = [model.information(d) for d in (0.0, 1.0, 10.0, -10.0)]
     assert found == pytest.approx([0.4364, 0.6483, 2.4158, 2.4158], abs=1e-4)
 
 
 def test_noisy_line_has_the_noise_that_its_likelihood_says() -> None:
-    model = app.NoisyLinear()
+    model = simulators.NoisyLinear()
     y = model.simulate(torch.zeros(40_000, 2), torch.tensor([3.0]))
     assert y.shape == (40_000, 1)
     assert float(y.mean()) == pytest.approx(4, abs=0.08) and float(y.var()) == pytest.approx(9, rel=0.06)
     # Cross-entropy of the draws under the density is the entropy: H = H(y) - I at theta known.
     w = torch.linspace(-15, 120, 100_001, dtype=torch.float64)
-    log_p = app.log_noise(w)
+    log_p = simulators.log_noise(w)
     entropy = -float(torch.trapezoid(log_p.exp() * log_p, w))
-    assert -float(app.log_noise(y).mean()) == pytest.approx(entropy, abs=0.03)
+    assert -float(simulators.log_noise(y).mean()) == pytest.approx(entropy, abs=0.03)
 
 
 def test_concentration_rises_from_nothing_and_falls() -> None:
-    model = app.Pharmacokinetic()
+    model = simulators.Pharmacokinetic()
     theta = torch.tensor([[1.0, 0.1, 20.0]]).log()
     mean, variance = model._moments(theta, torch.tensor([0.0, 2.0, 24.0]))
     by_hand = 400 / 20 * 1 / 0.9 * (math.exp(-0.2) - math.exp(-2.0))
@@ -79,7 +82,7 @@ def test_concentration_rises_from_nothing_and_falls() -> None:
 
 
 def test_epidemic_starts_with_two_and_stays_in_the_population() -> None:
-    model = app.Epidemic.make(300, torch.Generator().manual_seed(0), grid=500)
+    model = simulators.Epidemic.make(300, torch.Generator().manual_seed(0), grid=500)
     assert (model.infected[:, 0] == 2).all() and 0 < len(model.theta) <= 300
     assert float(model.infected.min()) >= 0 and float(model.infected.max()) <= 500
     assert float(model.infected.mean(1).min()) >= 1
@@ -95,7 +98,7 @@ def test_gradient_of_stored_paths_is_a_finite_difference() -> None:
     """On a smooth path the slope; at an edge of the grid the one-sided difference."""
     grid = torch.linspace(0, 100, 1001)
     paths = torch.stack([grid.sin(), (grid / 20).exp()])
-    model = app.Epidemic(torch.zeros(2, 2), paths)
+    model = simulators.Epidemic(torch.zeros(2, 2), paths)
     draw = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     times = torch.tensor([0.0, 10.04, 55.5, 100.0], requires_grad=True)
     y = model.simulate(draw, times)
@@ -115,7 +118,7 @@ def test_gradient_of_stored_paths_has_the_term_of_ito() -> None:
     increments = math.sqrt(step) * torch.randn(n, 1000)
     paths = torch.cat([torch.zeros(n, 1), increments.cumsum(1)], 1)[:, :101]
     times = torch.tensor([5.0], requires_grad=True)
-    y = app._AtTimes.apply(times, paths, torch.arange(n), step)
+    y = simulators._AtTimes.apply(times, paths, torch.arange(n), step)
     (y**2).mean(0).sum().backward()  # type: ignore[no-untyped-call]
     assert times.grad is not None
     assert float(times.grad) == pytest.approx(1, abs=0.3)  # its standard error is about 0.07
@@ -135,7 +138,7 @@ def test_pce_and_nmc_enclose_the_closed_form() -> None:
 
 
 def test_pce_of_one_measurement_is_the_quadrature() -> None:
-    model = app.NoisyLinear()
+    model = simulators.NoisyLinear()
     for d in (0.0, 10.0):
         r = app.pce(
             model.prior, model.simulate, model.log_likelihood, torch.tensor([d]), n=1500, contrasts=300
@@ -215,7 +218,7 @@ def test_start_outside_the_box_is_an_error() -> None:
 
 def test_policy_starts_as_the_static_design_and_then_looks() -> None:
     start = torch.tensor([1.0, 3.0, 10.0])
-    model = app.Pharmacokinetic()
+    model = simulators.Pharmacokinetic()
     generator = torch.Generator().manual_seed(0)
     policy = app.Adaptive(model.simulate, start, 0, 24, model.prior(100, generator))
     designs, y = policy.history(model.prior(8, generator))

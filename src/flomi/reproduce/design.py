@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flomi.applications.design import (
-    Adaptive,
-    Epidemic,
-    NoisyLinear,
-    Pharmacokinetic,
-    expected_information_gain,
-    fit,
-    optimise_design,
-    pce,
-)
+from flomi.applications.design import Adaptive, expected_information_gain, fit, optimise_design, pce
+from flomi.applications.simulators import Epidemic, NoisyLinear, Pharmacokinetic
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, records, streams
 
 if TYPE_CHECKING:
