@@ -45,6 +45,19 @@ def test_blocks_give_the_values_and_gradients_of_all_pairs_at_once(
         torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-11)
 
 
+def test_a_gradient_can_be_differentiated_again() -> None:
+    a, b, layers = problem(WIDTHS[2])
+    inputs = [a, b, *(t for layer in layers[:-1] for t in layer)]
+
+    def penalty(g: Tensor) -> list[Tensor]:
+        slope = torch.autograd.grad(g.sum(), a, create_graph=True)[0]  # what comes in is constant
+        return [*torch.autograd.grad(slope.square().sum(), inputs, allow_unused=True)]
+
+    for mine, other in zip(penalty(all_pairs(a, b, layers)), penalty(plain(a, b, layers)), strict=True):
+        zero = torch.zeros(())
+        torch.testing.assert_close(zero if mine is None else mine, zero if other is None else other)
+
+
 def test_frozen_weights_get_no_gradient_and_codes_do() -> None:
     a, b, layers = problem(WIDTHS[1])
     frozen = [(w.detach(), c.detach()) for w, c in layers]
@@ -80,3 +93,21 @@ def test_under_autocast_the_pairs_stay_in_single_precision() -> None:
     assert g.dtype == torch.float32
     g.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in critic.parameters())
+
+
+def test_layers_that_were_changed_empty_sides_and_transforms_take_the_plain_way() -> None:
+    torch.manual_seed(1)
+    critic = JointCritic(3, 2, (8, 6))
+    a, b = critic.encode(torch.randn(6, 3), torch.randn(5, 2))
+    assert critic.matrix(a[:0], b).shape == (0, 5) and critic.matrix(a, b[:0]).shape == (6, 0)
+    several = torch.func.vmap(critic.matrix)(torch.stack([a, a + 1]), torch.stack([b, b]))
+    torch.testing.assert_close(several[0], critic.matrix(a, b))
+    seen: list[torch.Size] = []
+    hook = critic.trunk[1].register_forward_hook(lambda module, given, made: seen.append(made.shape))
+    critic.matrix(a, b)
+    hook.remove()
+    assert seen == [(6, 5, 6)]
+    critic.trunk[0] = torch.nn.GELU()
+    with torch.no_grad():
+        expected = critic.matrix(a, b)
+    torch.testing.assert_close(critic.matrix(a, b), expected)

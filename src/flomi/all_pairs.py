@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
 __all__ = ["all_pairs"]
 
@@ -16,7 +15,7 @@ BLOCK = 2**18  # numbers of the widest layer in a block: with its gradient, abou
 
 
 def all_pairs(a: Tensor, b: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    r"""Matrix G [n, m] of a perceptron on the sum of codes, first derivatives only.
+    r"""Matrix G [n, m] of a perceptron on the sum of codes.
 
     .. math:: G_{ij} = W_L \operatorname{relu}(\dots \operatorname{relu}(W_1 \operatorname{relu}(a_i + b_j) + c_1) \dots) + c_L
 
@@ -47,10 +46,14 @@ class _AllPairs(torch.autograd.Function):
         return g
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b, *rest = ctx.saved_tensors
         depth = ctx.depth
+        if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
+            given = (a, b, *rest[: 2 * depth])
+            wanted = [v for v, needed in zip(given, ctx.needs_input_grad, strict=True) if needed]
+            found = iter(torch.autograd.grad(_at_once(*given), wanted, grad, create_graph=True))
+            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
         weights, kept = rest[: 2 * depth : 2], rest[2 * depth :]
         of_w = [torch.zeros_like(w) for w in weights]
         of_c = [torch.zeros_like(c) for c in rest[1 : 2 * depth : 2]]
@@ -72,6 +75,13 @@ class _AllPairs(torch.autograd.Function):
                 of_b += pairs.sum(1)
         grads = (t for layer in zip(of_w, of_c, strict=True) for t in layer)
         return of_a, of_b.T, *grads
+
+
+def _at_once(a: Tensor, b: Tensor, *layers: Tensor) -> Tensor:
+    h = a[:, None] + b
+    for w, c in zip(layers[::2], layers[1::2], strict=True):
+        h = nn.functional.linear(h.relu(), w, c)
+    return h[..., 0]
 
 
 def _blocks(a: Tensor, b: Tensor, layers: Sequence[Tensor]) -> Iterator[slice]:

@@ -28,6 +28,7 @@ from flomi.inference import PairScores, Summary, mean_stderr, summarise
 from flomi.own import check_critic
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.scores import Critic, Table, shifts
+from flomi.threads import check_stop
 from flomi.training import History, Model, Recipe, calibrate, train
 
 __all__ = [
@@ -347,6 +348,7 @@ def compete(
         )
 
     def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
+        check_stop()
         text = name if isinstance(name, str) else "own"
         label = None if progress is None else f"{progress}, {text}"
         among = None if groups is None else groups[np.concatenate([rows, validation])]

@@ -115,11 +115,34 @@ class JointCritic(nn.Module):
         return self.heads(self.trunk(a + b))[..., 0]  # type: ignore[no-any-return]
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.device.type != "cpu" or not torch.is_grad_enabled() or not isinstance(self.heads, nn.Sequential):
+        if (
+            a.device.type != "cpu"
+            or not torch.is_grad_enabled()
+            or not len(a)
+            or not len(b)
+            or not self._plain()
+        ):
             return self.pairs(a[:, None], b[None])
-        layers = [(m.weight, m.bias) for m in (*self.trunk, *self.heads) if isinstance(m, nn.Linear)]
+        layers = [(m.weight, m.bias) for m in (*self.trunk, *self.heads) if isinstance(m, nn.Linear)]  # type: ignore[misc]
         weight, bias = layers.pop()
         return all_pairs(a, b, [*layers, (weight[:1], bias[:1])])  # g alone: u is for positives
+
+    def _plain(self) -> bool:
+        """Whether the layers are those made here, without hooks, and nothing traces or transforms the function."""
+        if not isinstance(self.heads, nn.Sequential):
+            return False
+        layers = [*self.trunk, *self.heads]
+        transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+        return (
+            [type(m) for m in layers] == [nn.ReLU, nn.Linear] * (len(layers) // 2)
+            and all(m.bias is not None for m in layers[1::2])
+            and not any(
+                m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+                for m in (self.trunk, self.heads, *layers)
+            )
+            and not torch.compiler.is_compiling()
+            and not transformed()
+        )
 
 
 class QuadraticCritic(nn.Module):

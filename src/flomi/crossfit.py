@@ -32,10 +32,13 @@ __all__ = ["assemble", "cross_fit", "enough"]
 
 VALIDATION = 0.2  # of the rows outside the fold
 MIN_TRAINING = 10  # rows
+MOST_AT_A_TIME = 5  # folds in threads: each has the pairs that it evaluates in memory
 NEIGHBOUR_ROWS, NEIGHBOUR_DIMENSIONS = 5000, 4  # nearest neighbours are slow beyond, and read too low
 UNSETTLED = 2.0  # standard errors of a difference in held-out value, below which a choice could have gone the other way
 
 
+@torch.inference_mode(False)  # fitting needs gradients, whatever the caller's loop is doing
+@torch.enable_grad()
 def cross_fit(plan: Plan, data: Pairs, *, ranks: bool = False) -> list[Fold]:
     """Every fold's competition; those finished before a Ctrl-C are kept, and those in the plan's checkpoint are not run again.
 
@@ -63,10 +66,19 @@ def cross_fit(plan: Plan, data: Pairs, *, ranks: bool = False) -> list[Fold]:
     if not ranks:
         return _run([job(k) for k in range(len(parts))], plan, names)
     rank, world = dist.get_rank(), dist.get_world_size()
-    mine = _run([job(k) for k in range(rank, len(parts), world)], plan, names) if rank < len(parts) else []
-    shares: list[list[Fold]] = [[] for _ in range(world)]
+    mine: list[Fold] | BaseException
+    try:
+        mine = _run([job(k) for k in range(rank, len(parts), world)], plan, names)
+    except (Exception, KeyboardInterrupt) as error:
+        mine = error  # the others wait for it
+    shares: list[list[Fold] | BaseException] = [[] for _ in range(world)]
     dist.all_gather_object(shares, mine)
-    return [share[k] for k in range(len(shares[0])) for share in shares if k < len(share)]
+    folds: list[list[Fold]] = []
+    for share in shares:
+        if isinstance(share, BaseException):
+            raise share
+        folds.append(share)
+    return [share[k] for k in range(max(map(len, folds))) for share in folds if k < len(share)]
 
 
 def _run(jobs: list[Callable[[], Fold]], plan: Plan, names: Sequence[str | nn.Module]) -> list[Fold]:
@@ -77,7 +89,7 @@ def _run(jobs: list[Callable[[], Fold]], plan: Plan, names: Sequence[str | nn.Mo
         return list(Parallel(n_jobs=plan.n_jobs)(delayed(job)() for job in jobs))
     # networks trained by the bound draw from torch's global generator, which threads would share
     alone = all(isinstance(name, str) and CRITICS[name].build is None for name in names)
-    threads = min(torch.get_num_threads(), len(jobs))
+    threads = min(torch.get_num_threads(), len(jobs), MOST_AT_A_TIME)
     if alone and threads > 1 and torch.device(plan.how.device).type == "cpu":
         folds, interrupted = side_by_side(jobs, threads)
         if interrupted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
@@ -14,26 +14,39 @@ __all__ = ["check_stop", "one_thread", "side_by_side"]
 
 T = TypeVar("T")
 _PATIENCE = 0.1  # seconds: a longer wait may not see a Ctrl-C
-_stop = threading.Event()
+
+_mine = threading.local()  # .stop: the event that ends this thread's work
+_lock = threading.Lock()
+_inside = 0  # blocks of `one_thread`, of all threads
+_restore = ExitStack()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for BLAS and torch inside the block, as many as before after it: sums are then made in the same order.
+    """One thread for BLAS and torch inside the block: sums are then made in the same order, whatever the machine.
+
+    Blocks may overlap in several threads: the first sets the limit, and the last one gives back what was before.
 
     >>> with one_thread():
     ...     torch.get_num_threads()
     1
     """
-    from threadpoolctl import threadpool_limits
+    global _inside
+    with _lock:
+        if _inside == 0:
+            from threadpoolctl import threadpool_limits
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+            _restore.callback(torch.set_num_threads, torch.get_num_threads())
+            _restore.enter_context(threadpool_limits(1))
+        torch.set_num_threads(1)  # some backends count by thread
+        _inside += 1
     try:
-        with threadpool_limits(1):
-            yield
+        yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _restore.close()
 
 
 def side_by_side(jobs: Sequence[Callable[[], T]], threads: int) -> tuple[list[T], bool]:
@@ -45,39 +58,41 @@ def side_by_side(jobs: Sequence[Callable[[], T]], threads: int) -> tuple[list[T]
     >>> side_by_side([lambda: 1, lambda: 2], threads=2)
     ([1, 2], False)
     """
-    _stop.clear()
+    stop = threading.Event()
+
+    def run(job: Callable[[], T]) -> T:
+        _mine.stop = stop
+        check_stop()
+        try:
+            return job()
+        except Exception:
+            stop.set()  # before this thread takes another job
+            raise
+
     futures: list[Future[T]] = []
     interrupted = False
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         try:
             try:
-                futures += (pool.submit(job) for job in jobs)
-                while wait(futures, _PATIENCE, FIRST_EXCEPTION).not_done and not _failed(futures):
+                futures += (pool.submit(run, job) for job in jobs)
+                while wait(futures, _PATIENCE, FIRST_EXCEPTION).not_done and not stop.is_set():
                     pass
             except KeyboardInterrupt:
                 interrupted = True
-            if interrupted or _failed(futures):
-                _stop.set()
-                for future in futures:
-                    future.cancel()
-                wait(futures)
+                stop.set()
+            wait(futures)
         finally:
-            _stop.set()  # a second Ctrl-C: nothing goes on behind the caller's back
-            pool.shutdown(cancel_futures=True)
-            _stop.clear()
-    finished = [f for f in futures if not f.cancelled()]
-    errors = [e for f in finished if (e := f.exception()) is not None]
+            stop.set()  # a second Ctrl-C: nothing goes on behind the caller's back
+            pool.shutdown()
+    errors = [e for f in futures if (e := f.exception()) is not None]
     for error in errors:
         if not isinstance(error, KeyboardInterrupt):
             raise error
-    return [f.result() for f in finished if f.exception() is None], interrupted or bool(errors)
-
-
-def _failed(futures: Sequence[Future[T]]) -> bool:
-    return any(f.done() and f.exception() is not None for f in futures)
+    return [f.result() for f in futures if f.exception() is None], interrupted or bool(errors)
 
 
 def check_stop() -> None:
     """KeyboardInterrupt where a Ctrl-C, or another job's error, has ended the work of `side_by_side`."""
-    if _stop.is_set():
+    stop = getattr(_mine, "stop", None)
+    if stop is not None and stop.is_set():
         raise KeyboardInterrupt
