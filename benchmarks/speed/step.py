@@ -66,7 +66,6 @@ def main() -> None:
     made.add_argument("--blocks", type=int, default=7, help="pairs of blocks a case")
     call = made.parse_args()
     python = {"torch-mist": call.torch_mist, "benchmark-mi": call.benchmark_mi, "flomi": sys.executable}
-    rows, versions = list[Row](), dict[str, str]()
     sides: dict[tuple[str, int], Side] = {}
 
     def side(
@@ -87,18 +86,15 @@ def main() -> None:
             a.make(**mine)
             b.make(**theirs)
             first, second, ratio = in_turn(a, b, steps, call.blocks)
-            versions |= a.versions | b.versions
             named = other if other != "flomi" else {"products": "products"}.get(theirs["what"], "float32")
-            print(f"{case}: flomi {first * 1e3:.3g} ms, {named} {second * 1e3:.3g} ms, ratio {ratio:.3g} (target {target})",
-                  file=sys.stderr, flush=True)  # fmt: skip
-            rows += [
+            rows: list[Row] = [
                 (case, "flomi", first * 1e3, "ms a step", ""),
                 (case, named, second * 1e3, "ms a step", ""),
                 (case, "ratio", ratio, "", target),
             ]
+            record(rows, a.versions | b.versions, call)
     for each in sides.values():
         each.close()
-    record(rows, versions, call)
 
 
 if __name__ == "__main__":

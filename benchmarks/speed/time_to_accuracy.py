@@ -16,6 +16,7 @@ import argparse
 import math
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -47,8 +48,11 @@ def reached(trace: list[list[float]], truth: float) -> tuple[float, float]:
     return first, trace[away + 1][0] if away + 1 < len(trace) else math.inf
 
 
-def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
-    python, rows = call.torch_mist, list[Row]()
+Part = tuple[list[Row], dict[str, str]]  # of one level: rows of the table, and versions
+
+
+def networks(call: argparse.Namespace) -> Iterator[Part]:
+    python = call.torch_mist
     sides = {"flomi": Side("flomi", sys.executable, call.threads)}
     if python:
         sides["torch-mist"] = Side("torch-mist", python, call.threads)
@@ -77,6 +81,7 @@ def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             middle = {
                 name: [median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
             }
+            rows = list[Row]()
             for name, (first, stays, end) in middle.items():
                 rows += [
                     (f"{nats} nats", f"{name}: first", first, "s", ""),
@@ -87,16 +92,14 @@ def networks(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             if math.isfinite(best):
                 ratio = middle["flomi joint"][1] / best
                 rows.append((f"{nats} nats", "joint's stays / the best peer's first", ratio, "", "<= 0.5"))
-    versions = {}
+            yield rows, {k: v for side in sides.values() for k, v in side.versions.items()}
     for side in sides.values():
-        versions |= side.versions
         side.close()
-    return rows, versions
 
 
-def calls(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+def calls(call: argparse.Namespace) -> Iterator[Part]:
     """`flomi.estimate` with critic="auto", effort "fast", in a process that has imported it and answered once."""
-    rows, side = list[Row](), Side("flomi", sys.executable, call.threads)
+    side = Side("flomi", sys.executable, call.threads)
     with tempfile.TemporaryDirectory() as place:
         for nats in call.levels:
             data = str(Path(place) / f"call-{nats}.npz")
@@ -104,12 +107,13 @@ def calls(call: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
             np.savez(data, x=x, y=y)
             side.make(what="call", data=data, effort="fast")
             seconds, mi = side.run(1)
-            rows += [
-                (f"call, {nats} nats", "seconds", seconds, "s", "<= 5"),
-                (f"call, {nats} nats", "error", mi / nats - 1, "", "within 0.05"),
+            case = f"call, {nats} nats"
+            found = [
+                (case, "seconds", seconds, "s", "<= 5"),
+                (case, "error", mi / nats - 1, "", "within 0.05"),
             ]
+            yield found, side.versions
     side.close()
-    return rows, side.versions
 
 
 def main() -> None:
@@ -117,16 +121,14 @@ def main() -> None:
     made.add_argument("--only", choices=("networks", "call"))
     made.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="nats")
     made.add_argument("--seeds", type=int, default=3)
-    made.add_argument("--steps", type=int, default=260, help="of flomi's training")
+    made.add_argument("--steps", type=int, default=400, help="of flomi's training")
     made.add_argument("--peer-steps", type=int, default=4000)
     made.add_argument("--peer-kinds", nargs="+", choices=("default", "wide"), default=["default", "wide"])
     call = made.parse_args()
-    rows, versions = list[Row](), dict[str, str]()
     for name, part in (("networks", networks), ("call", calls)):
         if call.only in (None, name):
-            more, about = part(call)
-            rows, versions = rows + more, versions | about
-    record(rows, versions, call)
+            for rows, versions in part(call):  # a level at a time, so that what is done is kept
+                record(rows, versions, call)
 
 
 if __name__ == "__main__":
