@@ -53,11 +53,8 @@ halves = images[:, :, :4].flatten(1), images[:, :, 4:].flatten(1)
 train = DataLoader(TensorDataset(*(half[:1200] for half in halves)), 64, shuffle=True, drop_last=True)
 test = DataLoader(TensorDataset(*(half[1200:1700] for half in halves)), 100)
 
-for nothing in (
-    ".*LeafSpec",
-    ".*many workers",
-):  # Lightning 2.6 uses what torch 2.13 deprecates; rows are in memory
-    warnings.filterwarnings("ignore", nothing)
+warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning 2.6 uses what torch 2.13 deprecates
+warnings.filterwarnings("ignore", ".*many workers")  # the rows are in memory
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no word of which devices it found
 for kind in (losses.InfoNCELoss, losses.FLOLoss):
     lightning.seed_everything(0, verbose=False)

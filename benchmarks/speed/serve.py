@@ -17,12 +17,14 @@ def serve(make: Callable[..., Callable[[int], Any]], versions: dict[str, str]) -
     """{"make": {...}} prepares a configuration; {"run": N} runs N steps of it and answers with their seconds and result."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
-    run: Callable[[int], Any] = lambda steps: None  # noqa: E731
+    run: Callable[[int], Any] | None = None
     for line in sys.stdin:
         order = json.loads(line)
         answer: dict[str, Any] = {"versions": versions}
         if "make" in order:
             run = make(**order["make"])
+        elif run is None:
+            raise ValueError("make a configuration before running steps of it")
         else:
             wall, processor = time.perf_counter(), time.process_time()
             answer["result"] = run(order["run"])

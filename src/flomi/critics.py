@@ -115,33 +115,31 @@ class JointCritic(nn.Module):
         return self.heads(self.trunk(a + b))[..., 0]  # type: ignore[no-any-return]
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        if (
-            a.device.type != "cpu"
-            or not torch.is_grad_enabled()
-            or not len(a)
-            or not len(b)
-            or not self._plain()
-        ):
+        wanted = a.device.type == "cpu" and torch.is_grad_enabled() and len(a) and len(b)
+        layers = self._layers() if wanted else []
+        if not layers:
             return self.pairs(a[:, None], b[None])
-        layers = [(m.weight, m.bias) for m in (*self.trunk, *self.heads) if isinstance(m, nn.Linear)]  # type: ignore[misc]
         weight, bias = layers.pop()
         return all_pairs(a, b, [*layers, (weight[:1], bias[:1])])  # g alone: u is for positives
 
-    def _plain(self) -> bool:
-        """Whether the layers are those made here, without hooks, and nothing traces or transforms the function."""
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """(W, c) of trunk and heads; none where a layer was changed or has a hook, or the function is traced or transformed."""
         if not isinstance(self.heads, nn.Sequential):
-            return False
-        layers = [*self.trunk, *self.heads]
+            return []
+        parts = [*self.trunk, *self.heads]
+        layers: list[tuple[Tensor, Tensor]] = [
+            (m.weight, m.bias) for m in parts if type(m) is nn.Linear and m.bias is not None
+        ]
+        hooked = any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in (self.trunk, self.heads, *parts)
+        )
         transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+        as_made = [type(m) for m in parts] == [nn.ReLU, nn.Linear] * len(layers)
         return (
-            [type(m) for m in layers] == [nn.ReLU, nn.Linear] * (len(layers) // 2)
-            and all(m.bias is not None for m in layers[1::2])
-            and not any(
-                m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-                for m in (self.trunk, self.heads, *layers)
-            )
-            and not torch.compiler.is_compiling()
-            and not transformed()
+            layers
+            if as_made and not hooked and not torch.compiler.is_compiling() and not transformed()
+            else []
         )
 
 

@@ -90,22 +90,21 @@ def _run(jobs: list[Callable[[], Fold]], plan: Plan, names: Sequence[str | nn.Mo
     # networks trained by the bound draw from torch's global generator, which threads would share
     alone = all(isinstance(name, str) and CRITICS[name].build is None for name in names)
     threads = min(torch.get_num_threads(), len(jobs), MOST_AT_A_TIME)
+    folds: list[Fold] = []
+    interrupted = False
     if alone and threads > 1 and torch.device(plan.how.device).type == "cpu":
         folds, interrupted = side_by_side(jobs, threads)
-        if interrupted:
-            if not folds:
-                raise KeyboardInterrupt
-            folds[-1].interrupted = True
-        return folds
-    folds = []
-    try:
-        for job in jobs:
-            folds.append(job())
-            if folds[-1].interrupted:
-                break
-    except KeyboardInterrupt:
+    else:
+        try:
+            for job in jobs:
+                folds.append(job())
+                if folds[-1].interrupted:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
         if not folds:
-            raise
+            raise KeyboardInterrupt
         folds[-1].interrupted = True
     return folds
 

@@ -303,7 +303,9 @@ class Adaptive(nn.Module):
         self.z = nn.Parameter(((start - low) / (high - low)).clamp(0.01, 0.99).logit())
         self.width = width
         self.encode, self.decide = mlp([2, width, width]), mlp([width + 1, width, 1])
-        nn.init.zeros_(self.decide[-1].weight)  # type: ignore[arg-type]
+        last = self.decide[-1]
+        assert isinstance(last, nn.Linear)  # mlp ends with one
+        nn.init.zeros_(last.weight)
         with torch.no_grad():
             y = simulator(pilot, start.expand(len(pilot), -1))
         self.register_buffer("centre", y.mean())
@@ -395,7 +397,7 @@ def from_pyro(
 
         prior, simulator = from_pyro(model, ["slope"], ["y"], torch.zeros(1))
     """
-    from pyro import condition, poutine  # type: ignore[import-not-found, unused-ignore]
+    from pyro import condition, poutine
 
     def many(design: Tensor, n: int) -> Tensor:
         return design if design.ndim > example.ndim else design.expand(n, *design.shape)
