@@ -128,7 +128,7 @@ class Adversary(nn.Module):
         super().__init__()
         self.net = mlp([dim_z, *hidden, CLASSES])
         self.steps = steps
-        self._optimiser = torch.optim.AdamW(self.net.parameters(), lr=lr, weight_decay=1e-2)
+        self._optimiser = torch.optim.AdamW(self.net.parameters(), lr=lr, weight_decay=1e-2, fused=True)
         self._seen: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)
 
     def forward(self, z: Tensor, logit: Tensor, s: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def fit(
     torch.manual_seed(seed)
     model = model or FairModel(people.x.shape[1])
     part = penalty(model.dim_z) if penalty is not None and weight > 0 else None
-    optimiser = torch.optim.Adam(model.parameters(), lr=lr)
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     model.train()
     rows = _batches(len(people), batch, steps)
     for step, drawn in enumerate(rows):

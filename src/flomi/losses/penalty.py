@@ -134,7 +134,7 @@ class MIPenalty(nn.Module):
                 optimiser.zero_grad(set_to_none=True)  # so that an optimiser outside finds nothing to step on
 
     def _adam(self, critic: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=1e-2)
+        return torch.optim.AdamW(critic.parameters(), lr=self.lr, weight_decay=1e-2, fused=True)
 
     def _remember(self, z: Tensor, s: Tensor) -> None:
         self._rows.append((z, s))

@@ -1,22 +1,23 @@
 """Fair classification (E11): error against the parity gap, and what a classifier finds of the sensitive attribute in z.
 
 For every table of people, with the sensitive attribute s in x and without it, and for every method a model of each weight of
-its penalty; weight 0 is one model for all methods. The same network, steps, rates and weights for all: nothing is tuned by
-method, no run is left out, and the last model of a run counts. Errors and gaps are those of deterministic decisions on test rows.
+its penalty; weight 0 is one model for all methods. The same network, noise, steps, rates and weights for all; no run is left
+out, and the last model of a run counts. A fifth of the training rows is kept from training: what is chosen, such as the weight
+that brings the gap to 0.05, is chosen on them, and test rows only say how it went. Decisions are deterministic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from flomi.applications.data import tables
 from flomi.applications.data.tables import People
-from flomi.applications.fairness import PENALTIES, fit, judge
+from flomi.applications.fairness import PENALTIES, FairModel, fit, judge, parity_gap
 from flomi.panels import GREY
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, streams
 
@@ -28,6 +29,7 @@ __all__ = ["EXPERIMENT", "Cell", "cells", "measure"]
 
 TASK = "task alone"
 MADE = "made"  # rows that are generated, for tests: no file is needed
+Split: TypeAlias = tuple[People, People, People]
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,36 @@ def cells(seed: int, data: Sequence[tuple[str, bool]], weights: Sequence[float])
                 yield Cell(table, s_in_x, method, weight, seed)
 
 
-def measure(cell: Cell, people: tuple[People, People], *, steps: int, batch: int) -> Row:
-    """The row of one model: trained on the first of `people`, judged on the second."""
-    train, test = people
+def measure(cell: Cell, people: Split, *, steps: int, batch: int, dim_z: int = 8, noise: float = 1.0) -> Row:
+    """The row of one model: trained on the first of `people`, looked at on the second, judged on the third."""
+    train, held_out, test = people
     penalty = PENALTIES.get(cell.method)
     seed = int(streams(cell.seed, "fairness", cell.table, cell.s_in_x)[0].integers(2**31))
-    model = fit(train, penalty, cell.weight, steps=steps, batch=batch, seed=seed)
+    torch.manual_seed(seed)
+    model = FairModel(train.x.shape[1], dim_z, noise=noise)
+    fit(train, penalty, cell.weight, steps=steps, batch=batch, model=model, seed=seed)
+    with torch.no_grad():
+        decision = (model(held_out.x)[1] > 0).long()
     base = test.y.float().mean().item()
     return {
         **asdict(cell),
+        "held_out_error": (decision != held_out.y).float().mean().item(),
+        "held_out_gap": parity_gap(decision.numpy(), held_out.s.numpy()),
         **asdict(judge(model, train, test, seed=seed)),
         "constant_error": min(base, 1 - base),
         "steps": steps,
     }
 
 
-def people_of(table: str, s_in_x: bool, seed: int) -> tuple[People, People]:
-    """Training and test rows of a table, or generated ones."""
-    if table == MADE:
-        return _made(seed, s_in_x)
-    return tables.load(table, sensitive_in_x=s_in_x, seed=seed)
+def people_of(table: str, s_in_x: bool, seed: int) -> Split:
+    """Rows of a table, or generated ones, to train on, to choose by, and to test with."""
+    train, test = (
+        _made(seed, s_in_x) if table == MADE else tables.load(table, sensitive_in_x=s_in_x, seed=seed)
+    )
+    _, generator = streams(seed, "fairness held out", table)
+    order = torch.randperm(len(train), generator=generator)
+    few = len(train) // 5
+    return train[order[few:]], train[order[:few]], test
 
 
 def fairness(
@@ -144,7 +156,7 @@ PAPER = {
 
 
 def compare(table: pd.DataFrame) -> list[Finding]:
-    """The task alone, and every method at the smallest of its weights that brings the mean gap to 0.05 and to 0.02."""
+    """The task alone, and every method at its smallest weight that brings the gap of held-out rows to 0.05 or 0.02."""
     findings = []
     for (name, s_in_x), mean in means(table).groupby(["table", "s_in_x"], sort=False):
         where = f"{name}, s {'in x' if s_in_x else 'not in x'}"
@@ -154,19 +166,19 @@ def compare(table: pd.DataFrame) -> list[Finding]:
         findings.append(Finding(f"{where}: error, task alone", alone_there, ours))
         for gap in (0.05, 0.02):
             words = []
-            for method, runs in mean[mean.method != TASK].groupby("method", sort=False):
-                small = runs[runs.parity_gap <= gap].sort_values("weight")
-                words.append(
-                    f"{method} {small.iloc[0].error:.3f} ({small.iloc[0].leak_auc:.2f})"
-                    if len(small)
-                    else f"{method} -"
-                )
-            findings.append(Finding(f"{where}: error (AUC of s) at a gap <= {gap}", small_there.get(gap, "not shown"),
-                                    ", ".join(words)))  # fmt: skip
+            for method in PENALTIES:
+                small = mean[(mean.method == method) & (mean.held_out_gap <= gap)].sort_values("weight")
+                if len(small):
+                    at = small.iloc[0]
+                    words.append(f"{method} {at.error:.3f} ({at.parity_gap:.3f}, {at.leak_auc:.2f})")
+                else:
+                    words.append(f"{method} -")
+            findings.append(Finding(f"{where}: error (gap, AUC of s) where held-out rows have a gap <= {gap}",
+                                    small_there.get(gap, "not shown"), ", ".join(words)))  # fmt: skip
     return findings
 
 
-WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+WEIGHTS = (3.0, 10.0, 30.0, 100.0)
 ALL = tuple((name, s_in_x) for name in tables.DATASETS for s_in_x in (True, False))
 
 EXPERIMENT = Experiment(
