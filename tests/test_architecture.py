@@ -28,7 +28,7 @@ TRAINING = MATHEMATICS | {"scores", "own", "threads", "training"}
 STATISTICS = {"inference", "certificate", "verdict", "rows"}
 DATA = {"data", "checks", "columns", "sources", "tables"}
 BELOW = (
-    TRAINING | STATISTICS | DATA | {"ensemble", "candidates", "result"}
+    TRAINING | STATISTICS | DATA | {"ensemble", "held_out", "candidates", "result"}
 )  # everything that the estimator is made of
 CORE = BELOW | {"plan", "storage", "checkpoint", "crossfit", "streaming", "estimator"}
 
@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rows": set(),
     "certificate": set(),
     "inference": {"certificate", "verdict"},
-    "candidates": TRAINING | STATISTICS | {"ensemble"},
+    "held_out": TRAINING | STATISTICS,
+    "candidates": TRAINING | STATISTICS | {"ensemble", "held_out"},
     "columns": set(),
     "tables": set(),
     "checks": {"columns"},

@@ -11,6 +11,7 @@ import pytest
 from flomi.certificate import Setting, calibrate, e_value
 from flomi.inference import (
     Evidence,
+    Exponential,
     PairScores,
     certificate,
     interval,
@@ -464,3 +465,24 @@ def test_rows_in_the_order_of_time_count_for_fewer():
             rows[i] = rho * rows[i - 1] + steps[i]
         assert describe_rows(rows[:, :1], rows[:, 1:])["serial"] == pytest.approx(share, abs=0.03)
     assert describe_rows(rows[:, :1], rows[:, 1:], np.arange(4000) // 40)["serial"] is None
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(300) // 3])
+def test_sums_of_a_matrix_are_those_of_its_shifts(groups):
+    rng = np.random.default_rng(9)
+    rho, pmi = gaussian(1.5, 2)
+    x, y = sample(300, rho, 2, rng)
+    scores = PairScores.from_matrix(pmi(x[:, None], y[None]) + 0.3 * rng.normal(size=(300, 300)), groups)
+    log_e = np.full((300, 300), -np.inf)
+    neg, keep = scores.apart()
+    log_e[np.arange(300)[:, None], (np.arange(300)[:, None] + scores.shifts) % 300] = neg
+    shifts, matrix = (
+        Exponential.of_pairs(scores),
+        Exponential.of_matrix(np.exp(log_e - log_e.max()), log_e.max(), groups),
+    )
+    for name in ("mean", "degenerate", "ess"):
+        assert getattr(matrix, name) == pytest.approx(getattr(shifts, name), rel=1e-9), name
+    assert matrix.pairs == shifts.pairs == keep.sum()
+    assert matrix.influence == pytest.approx(shifts.influence, rel=1e-9)
+    assert matrix.rows == pytest.approx(shifts.rows, rel=1e-9)
+    assert (matrix.degenerate > 0) == (groups is None)

@@ -1,9 +1,4 @@
-"""What competes to be the critic, and the referee: the FLO bound on rows that a candidate has not seen.
-
-`fit` makes one candidate from training and validation rows; `hold_out` scores it on others. Whatever made the critic g, its
-dual is u(x, y), or c(x) - g(x, y) with the fitted drift c, and the referee is the FLO bound 1 - u - e^{log t - u}. So every
-candidate is also a PMI score p(x, y) = -u or g - c, which the certificate and new rows use.
-"""
+"""What competes to be the critic: `fit` makes one candidate, `compete` lets the referee of held_out.py choose among them."""
 
 from __future__ import annotations
 
@@ -20,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flomi.bounds import Bound, Scores
+from flomi.bounds import Bound
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS, PlainCritic
 from flomi.ensemble import CONTRAST, EnsembleRecipe, Gain, fit_quadratic, fit_residual
-from flomi.inference import PairScores, Summary, mean_stderr, summarise
+from flomi.held_out import HeldOut, Measured, measure, pair_scores, report, table
+from flomi.inference import PairScores, mean_stderr
 from flomi.own import check_critic
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.scores import Critic, Table, shifts
+from flomi.scores import Critic
 from flomi.threads import check_stop
 from flomi.training import History, Model, Recipe, calibrate, train
 
@@ -35,19 +31,16 @@ __all__ = [
     "PREPROCESS",
     "Candidate",
     "Fold",
-    "HeldOut",
     "best",
     "compete",
     "contenders",
     "continuous",
     "fit",
-    "hold_out",
     "seed_of",
 ]
 
 PREPROCESS = ("rank", "standardize", "none")
 Rows = tuple[Tensor, Tensor]
-MIN_SHIFTS = 128  # what the certificate looks at
 TRAINING_ROWS = 1500  # on which the winner's training value is measured
 ATOM = 0.05  # share of a column at one value, from which on it is a value of its own
 MATCHED_ROWS, MATCHED_DIMENSIONS = 500, 20  # where local critics of matched columns compete
@@ -86,7 +79,7 @@ class Candidate:
         at = columns.to(x.device)
         positive, negative = (
             critic.pairs(a, b) - c - free,
-            _table(critic, a, b, at, self.model.exact) - c[:, None] - free[at],
+            table(critic, a, b, at, self.model.exact) - c[:, None] - free[at],
         )
         return positive.double().cpu(), negative.double().cpu()
 
@@ -95,20 +88,6 @@ class Candidate:
         if self.model.exact:
             return self.prep_x(x), self.prep_y(y)
         return self.model.cast(self.prep_x(x)), self.model.cast(self.prep_y(y))
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A candidate's numbers on rows that it has not seen.
-
-    value [n] is the bound asked for and pmi [n] its PMI read-out. `referee` holds -u and log t_ik - u, so that its bound is
-    the FLO bound; `score` holds the PMI score p on matching rows and on others. For u = c - g they are the same.
-    """
-
-    value: np.ndarray
-    pmi: np.ndarray
-    referee: PairScores
-    score: PairScores
 
 
 @dataclass(frozen=True)
@@ -130,7 +109,7 @@ class Fold:
     """One fold after the competition: who won, and everything on the fold's own rows.
 
     base is the closed form that a residual critic stands on, `residual` that critic, whether it won or not. training_value is
-    the winner's Donsker-Varadhan value on rows that it was trained on. values holds every candidate's FLO value by held-out row.
+    the winner's Donsker-Varadhan value on rows that it was trained on, `measured` what the referee says of every candidate.
     """
 
     index: np.ndarray
@@ -140,9 +119,7 @@ class Fold:
     held: HeldOut
     calibration: PairScores
     training_value: float
-    values: dict[str, np.ndarray]
-    recalibrated: dict[str, float]
-    summaries: dict[str, Summary]
+    measured: dict[str, Measured]
     seconds: dict[str, float]
     history: list[dict[str, Any]]
     interrupted: bool
@@ -265,57 +242,6 @@ def _prepare(v: Tensor, how: str) -> nn.Module:
     return nn.Sequential(nn.Flatten(), rank, Whiten.fit(rank(flat)))
 
 
-@torch.no_grad()
-def hold_out(
-    candidate: Candidate,
-    bound: Bound,
-    x: Tensor,
-    y: Tensor,
-    *,
-    pairs: int,
-    most: int | None = None,
-    seed: int,
-    groups: np.ndarray | None = None,
-) -> HeldOut:
-    """Score rows that the candidate has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
-
-    m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
-    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. The rows
-    should be in random order.
-    """
-    x, y = candidate.prepared(x, y)
-    model, n = candidate.model, len(x)
-    critic: Critic = model.critic  # type: ignore[assignment]
-    a, b = critic.encode(x, y)
-    g, u = critic.positives(a, b)
-    marginal, baseline = model.marginal(y), model.a(x)
-    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(MIN_SHIFTS, pairs // n))
-    while True:
-        # the same generator each time: more shifts are added to those before, so the first ones do not depend on the scores
-        columns = shifts(n, m, torch.Generator().manual_seed(seed)).to(x.device)
-        table = _table(critic, a, b, columns, model.exact)
-        ratio, ratio_neg = g, table  # g as a log density ratio
-        if marginal is not None:
-            ratio, ratio_neg = g - marginal, table - marginal[columns]
-        learned = u if "u" in bound.needs else None
-        dual = model.c(x) - ratio if learned is None else learned
-        same = learned is None and model.drift is None  # u = -g: one table serves as contrast and as score
-        contrast = ratio_neg if same else ratio_neg - (ratio + dual)[:, None]  # log of e^{g' - g - u}
-        if m == n - 1 or (most is not None and 2 * m * n > most):
-            break
-        sampling = torch.exp(contrast).var(1).mean() / m
-        if float(sampling) <= float((1 - dual - torch.exp(contrast).mean(1)).var()) / 4:
-            break
-        m = min(2 * m, n - 1)
-    scores = Scores(g, Table(table, columns), u, baseline, marginal)
-    c = model.c(x)
-    score = contrast if same else ratio_neg - c[:, None]
-    found = (bound.value(scores), bound.pmi(scores), -dual, contrast, ratio - c, score)
-    value, pmi, minus_u, contrast_, p, p_neg = (t.double().cpu().numpy() for t in found)
-    by = columns[0].cpu().numpy()
-    return HeldOut(value, pmi, PairScores(minus_u, contrast_, by, groups), PairScores(p, p_neg, by, groups))
-
-
 def compete(
     names: Sequence[str | nn.Module],
     bound: Bound,
@@ -334,18 +260,13 @@ def compete(
     """
     (x, y), (training, validation, held) = data, parts
 
-    def measure(candidate: Candidate, part: np.ndarray, pairs: int) -> HeldOut:
+    def at(part: np.ndarray, candidate: Candidate) -> dict[str, Any]:
         labels = None if groups is None else groups[part]
-        return hold_out(
-            candidate,
-            bound,
-            x[part],
-            y[part],
-            pairs=pairs,
-            most=max(pairs, how.most_pairs),
-            seed=seed,
-            groups=labels,
-        )
+        return {"rows": candidate.prepared(x[part], y[part]), "seed": seed, "groups": labels}
+
+    def measured(candidate: Candidate, part: np.ndarray, pairs: int) -> Measured:
+        most = max(pairs, how.most_pairs)
+        return measure(candidate.model, bound, pairs=pairs, most=most, **at(part, candidate))
 
     def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
         check_stop()
@@ -365,11 +286,11 @@ def compete(
             based = name
             continue
         candidate = make(name, training)
-        seen = measure(candidate, validation, CALIBRATION_PAIRS)
-        if fitted and max(np.abs(seen.score.pos).max(), np.abs(seen.score.neg).max()) < 1e-6:
+        by_row = measured(candidate, validation, CALIBRATION_PAIRS).by_row
+        if fitted and np.abs(by_row).max() < 1e-6:
             continue  # it found nothing: the null critic again
         fitted[candidate.name] = candidate
-        values[candidate.name] = flo_by_row(seen.referee)
+        values[candidate.name] = by_row
         if candidate.interrupted:
             break
     interrupted = any(c.interrupted for c in fitted.values())
@@ -396,26 +317,16 @@ def compete(
             winner = residual.name
     assert winner is not None
     won = fitted[winner]
-    by_row: dict[str, np.ndarray] = {}
-    on_held: dict[str, float] = {}
-    summaries: dict[str, Summary] = {}
-    for name, candidate in fitted.items():  # only the winner's pairs are kept, which are most of the memory
-        seen = measure(candidate, held, how.pairs)
-        by_row[name], on_held[name] = flo_by_row(seen.referee), recalibrated(seen.score)
-        summaries[name] = summarise([seen.referee])
-        if name == winner:
-            report = seen
+    on_held = {name: measured(candidate, held, how.pairs) for name, candidate in fitted.items()}
     return Fold(
         index=held,
         winner=won,
         base=base,
         residual=residual,
-        held=report,
-        calibration=measure(won, validation, CALIBRATION_PAIRS).score,
-        training_value=recalibrated(measure(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS).score),
-        values=by_row,
-        recalibrated=on_held,
-        summaries=summaries,
+        held=report(won.model, bound, measured=on_held[winner], **at(held, won)),
+        calibration=pair_scores(won.model, bound, **at(validation, won)),
+        training_value=measured(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS).recalibrated,
+        measured=on_held,
         seconds={name: c.seconds for name, c in fitted.items()},
         history=[
             {"critic": name, **dataclasses.asdict(c.history)}
@@ -435,31 +346,3 @@ def best(values: dict[str, np.ndarray], groups: np.ndarray | None) -> str:
         if np.isfinite(values[name]).all() and gain.mean() > mean_stderr(gain, groups):
             top = name
     return top
-
-
-def flo_by_row(p: PairScores) -> np.ndarray:
-    """FLO bound [n] by row."""
-    neg, keep = p.apart()
-    value: np.ndarray = p.pos + 1 - np.exp(neg).sum(1) * (len(p.pos) / keep.sum())
-    return value
-
-
-def recalibrated(p: PairScores) -> float:
-    """Donsker-Varadhan value E[p] - log E_m[e^p]: the FLO bound of p at its best constant shift."""
-    neg, keep = p.apart()
-    top = float(neg.max())
-    return float(p.pos.mean() - top - np.log(np.exp(neg - top).sum() / keep.sum()))
-
-
-def _table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
-    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time; the matrix of an `exact` critic is one product."""
-    n, m = columns.shape
-    if m == n - 1 or (exact and m > n // 8):  # whole rows of the matrix cost less than so many pairs
-        step = max(1, 2**18 // n)
-        blocks = [
-            critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
-        ]
-    else:
-        step = 2**18 // max(1, m)
-        blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
-    return torch.cat(blocks)

@@ -21,17 +21,18 @@ from torch import Tensor, nn
 
 import flomi
 from flomi.bounds import Bound
-from flomi.candidates import Candidate, Fold, HeldOut
+from flomi.candidates import Candidate, Fold
 from flomi.data import Pairs, Whole
 from flomi.ensemble import Gain
-from flomi.inference import FoldSummary, PairScores, Summary
+from flomi.held_out import HeldOut, Measured
+from flomi.inference import FoldSummary, PairScores
 from flomi.plan import Plan
 from flomi.storage import as_python, candidate_of, description, under
 from flomi.training import History
 
 __all__ = ["Checkpoint", "load_pairs", "prepare", "save_pairs"]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, ROWS, FOLD = "checkpoint.json", "rows.safetensors", "fold-{}.safetensors"
 FREE = (
     "checkpoint",
@@ -91,22 +92,23 @@ class Checkpoint:
         if fold.interrupted:
             return
         tensors = {"index": fold.index, "value": fold.held.value, "pmi": fold.held.pmi}
-        same = np.shares_memory(fold.held.referee.neg, fold.held.score.neg)
-        for part, scores in (
-            ("referee", fold.held.referee), ("score", fold.held.score), ("calibration", fold.calibration),
-        ):  # fmt: skip
-            tensors.update({f"{part}.pos": scores.pos, f"{part}.shifts": scores.shifts})
-            if part != "score" or not same:
-                tensors[f"{part}.neg"] = scores.neg
+        for part, scores in (("score", fold.held.score), ("calibration", fold.calibration)):
+            tensors |= {f"{part}.pos": scores.pos, f"{part}.neg": scores.neg, f"{part}.shifts": scores.shifts}
             if scores.groups is not None:
                 tensors[f"{part}.groups"] = scores.groups
-        tensors.update({f"values.{name}": value for name, value in fold.values.items()})
+        tensors |= {f"by_row.{name}": found.by_row for name, found in fold.measured.items()}
         arrays = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in tensors.items()}
         facts: dict[str, Any] = {
-            name: getattr(fold, name)
-            for name in ("base", "training_value", "recalibrated", "seconds", "history")
+            name: getattr(fold, name) for name in ("base", "training_value", "seconds", "history")
         }
-        facts["summaries"] = {name: dataclasses.asdict(summary) for name, summary in fold.summaries.items()}
+        facts["measured"] = {
+            name: {
+                "summary": dataclasses.asdict(found.summary),
+                "recalibrated": found.recalibrated,
+                "negatives": found.negatives,
+            }
+            for name, found in fold.measured.items()
+        }
         for part, candidate in (("winner", fold.winner), ("residual", fold.residual)):
             if candidate is None or (part == "residual" and candidate is fold.winner):
                 facts[part] = None if candidate is None else "winner"
@@ -174,24 +176,22 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: nn.Module | No
         arrays = {name: value.numpy() for name, value in tensors.items() if value.dtype != torch.bfloat16}
 
         def scores(part: str) -> PairScores:
-            neg = arrays.get(f"{part}.neg", arrays["referee.neg"])
-            return PairScores(
-                arrays[f"{part}.pos"], neg, arrays[f"{part}.shifts"], arrays.get(f"{part}.groups")
-            )
+            pos, neg, by = (arrays[f"{part}.{name}"] for name in ("pos", "neg", "shifts"))
+            return PairScores(pos, neg, by, arrays.get(f"{part}.groups"))
 
         return Fold(
             index=arrays["index"],
             winner=winner,
             base=facts["base"],
             residual=candidates["residual"],
-            held=HeldOut(arrays["value"], arrays["pmi"], scores("referee"), scores("score")),
+            held=HeldOut(arrays["value"], arrays["pmi"], scores("score")),
             calibration=scores("calibration"),
             training_value=facts["training_value"],
-            values={name: arrays[f"values.{name}"] for name in facts["summaries"]},
-            recalibrated=facts["recalibrated"],
-            summaries={
-                name: Summary(**{**s, "folds": tuple(FoldSummary(**part) for part in s["folds"])})
-                for name, s in facts["summaries"].items()
+            measured={
+                name: Measured(
+                    arrays[f"by_row.{name}"], FoldSummary(**f["summary"]), f["recalibrated"], f["negatives"]
+                )
+                for name, f in facts["measured"].items()
             },
             seconds=facts["seconds"],
             history=facts["history"],

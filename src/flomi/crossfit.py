@@ -177,7 +177,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     pmi = np.full(n, np.nan)
     pmi[rows] = np.concatenate([fold.held.pmi for fold in folds])
     value = np.concatenate([fold.held.value for fold in folds])
-    total = inference.summarise([fold.held.referee for fold in folds])
+    total = inference.pooled([fold.measured[fold.winner.name].summary for fold in folds])
     flo = plan.bound.name == "flo"  # whose held-out value is the referee's
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
@@ -206,7 +206,9 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             imbalance_stderr=total.imbalance_stderr,
             lower_bound=certificate.value,
             ess=total.ess,
-            ceiling=plan.bound.cap(int(folds[0].held.score.shifts.size)) if plan.bound.cap else None,
+            ceiling=plan.bound.cap(folds[0].measured[folds[0].winner.name].negatives)
+            if plan.bound.cap
+            else None,
             fold_values=total.fold_bounds,
             fold_stderrs=total.fold_stderrs,
             gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
@@ -223,7 +225,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     scale = () if note is None else (note,)
     projection, labels = _projection(data)
     used: dict[str, Any] = {
-        "negatives_a_row": sorted({int(fold.held.score.shifts.size) for fold in folds}),
+        "negatives_a_row": sorted({fold.measured[fold.winner.name].negatives for fold in folds}),
         "groups": None if data.groups is None else len(np.unique(data.groups)),
     }
     if data.whole is not None:
@@ -274,8 +276,8 @@ def _point(
     the error. Where these rows are a part of the `whole`, the Gaussian formula is that of all rows.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
-    shared = [name for name in folds[0].values if all(name in fold.values for fold in folds)]
-    values = {name: np.concatenate([fold.values[name] for fold in folds]) for name in shared}
+    shared = [name for name in folds[0].measured if all(name in fold.measured for fold in folds)]
+    values = {name: np.concatenate([fold.measured[name].by_row for fold in folds]) for name in shared}
     forms = {name: v for name, v in values.items() if name in CRITICS and CRITICS[name].fit is not None}
     chosen = candidates.best(forms | values, groups)
 
@@ -334,13 +336,18 @@ def _point(
             return _Point(form.mi, error(formula), doubt, None, form.method, chosen)
         base = np.array([formula(name).mi for name in under])
         training = np.array([fold.residual.gain.training for fold in folds])  # type: ignore[union-attr]
-        held = np.array([fold.recalibrated[chosen] - fold.recalibrated[fold.base] for fold in folds])  # type: ignore[index]
+        held = np.array(
+            [
+                fold.measured[chosen].recalibrated - fold.measured[str(fold.base)].recalibrated
+                for fold in folds
+            ]
+        )
         training, held = base + training, base + held
         named = Counter(under).most_common(1)[0][0]
         method = f"{formula(named).method}; plus the middle of what the networks gained on training and on held-out rows"
         critic = chosen
     else:
-        held = np.array([candidates.recalibrated(fold.held.score) for fold in folds])
+        held = np.array([fold.measured[fold.winner.name].recalibrated for fold in folds])
         training = np.array([fold.training_value for fold in folds])
         method = "middle of the Donsker-Varadhan values on training and on held-out rows"
         critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
@@ -381,13 +388,14 @@ def _entries(folds: list[Fold]) -> dict[str, dict[str, Any]]:
     """What competed, and what each reached on held-out rows; only folds in which it finished count."""
     won = Counter(fold.winner.name for fold in folds)
     entries: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for fold in folds for name in fold.summaries):
-        seen = [fold for fold in folds if name in fold.summaries]
+    for name in dict.fromkeys(name for fold in folds for name in fold.measured):
+        seen = [fold for fold in folds if name in fold.measured]
+        summaries = [fold.measured[name].summary for fold in seen]
         weight = np.array([fold.index.size for fold in seen], float)
         weight /= weight.sum()
         entries[name] = {
-            "bound": float(weight @ [fold.summaries[name].bound for fold in seen]),
-            "stderr": float(np.sqrt(weight**2 @ [fold.summaries[name].bound_stderr ** 2 for fold in seen])),
+            "bound": float(weight @ [s.bound for s in summaries]),
+            "stderr": float(np.sqrt(weight**2 @ [s.bound_stderr**2 for s in summaries])),
             "folds_won": won[name],
             "seconds": float(sum(fold.seconds[name] for fold in seen)),
         }

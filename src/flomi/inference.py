@@ -24,18 +24,22 @@ from flomi.verdict import Evidence, judge
 __all__ = [
     "Certificate",
     "Evidence",
+    "Exponential",
     "FoldSummary",
     "Interval",
     "PairScores",
     "Summary",
     "certificate",
+    "fold_summary",
     "interval",
     "judge",
     "mean_stderr",
+    "pooled",
     "summarise",
 ]
 
 Labels = NDArray[np.int64]
+TILE = 256  # rows and columns of a matrix that is read with its mirror image
 
 
 @dataclass(frozen=True)
@@ -106,66 +110,121 @@ def mean_stderr(values: Array, groups: Labels | None = None) -> float:
     return float(np.sqrt(units / (units - 1) * np.sum(centred**2)) / n)
 
 
-def _exponential(scores: PairScores) -> tuple[float, Array, float, float, int]:
-    """A, each row's influence on it, the variance of its degenerate part, its effective size, and its pairs.
+@dataclass(frozen=True)
+class Exponential:
+    """What the pairs' terms e_ij of the exponential leave behind, when they are gone.
+
+    ``mean`` A over all pairs, the ``rows``' sums [n] in units of exp(``top``), each row's ``influence`` [n] on A, the variance of
+    its ``degenerate`` part, its effective size ``ess``, and how many ``pairs`` there were.
 
     With the Hoeffding decomposition e_ij = A + r_i + c_j + d_ij, a row's influence is r_i + c_i, row and column
     together. Means over m partners carry the noise of d twice, where the mean of all e_ij carries it once; the
-    degenerate part's variance is returned so that the caller takes one away.
+    degenerate part's variance is there so that one can be taken away.
     """
-    n, m = scores.neg.shape
-    neg, keep = scores.apart()
-    with np.errstate(over="ignore"):
-        e = np.exp(neg)
-    pairs = int(keep.sum())
-    partner = (np.arange(n)[:, None] + scores.shifts) % n
-    row, row_count = e.sum(axis=1), keep.sum(axis=1)
-    column, column_count = (np.bincount(partner.ravel(), v.ravel(), n) for v in (e, keep))
-    a = float(row.sum() / pairs)
-    if not np.isfinite(a):
-        return float("inf"), np.full(n, np.inf), 0.0, 1.0, pairs
-    largest = float(e.max())
-    ess = float((e / largest).sum() ** 2 / np.sum((e / largest) ** 2)) if largest > 0 else 0.0
-    influence = (row + column - a * (row_count + column_count)) * n / pairs
-    # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
-    if m < 4 or scores.groups is not None:
-        return a, influence, 0.0, ess, pairs
-    d = e
-    d -= (row / m - a)[:, None]
-    d -= (column / m)[partner]
-    at = np.full(n, -1)
-    at[scores.shifts % n] = np.arange(m)
-    mirror = at[-scores.shifts % n]
-    total = float(np.vdot(d, d))
-    both = np.flatnonzero(mirror >= 0)  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
-    for some in np.array_split(both, len(both) // 64 + 1):  # a few columns at a time, for memory
-        total += float(np.vdot(d[:, some], d[partner[:, some], mirror[some]]))
-    dof = max(pairs - 2 * n + 1, 1)
-    return a, influence, max(total, 0.0) / dof / pairs, ess, pairs
+
+    mean: float
+    rows: Array
+    top: float
+    influence: Array
+    degenerate: float
+    ess: float
+    pairs: int
+
+    @classmethod
+    def of_pairs(cls, scores: PairScores) -> Exponential:
+        """e = exp(neg), by cyclic shifts."""
+        n, m = scores.neg.shape
+        neg, keep = scores.apart()
+        top = float(neg.max())
+        e = np.exp(neg - top)
+        partner = (np.arange(n)[:, None] + scores.shifts) % n
+        row, row_count = e.sum(axis=1), keep.sum(axis=1)
+        column, column_count = (np.bincount(partner.ravel(), v.ravel(), n).astype(float) for v in (e, keep))
+        pairs = int(keep.sum())
+        total, squares = float(row.sum()), float(np.vdot(e, e))
+        products = 0.0
+        # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
+        if m >= 4 and scores.groups is None:
+            mean = total / pairs
+            e -= (row / m - mean)[:, None]
+            e -= (column / m)[partner]
+            at = np.full(n, -1)
+            at[scores.shifts % n] = np.arange(m)
+            mirror = at[-scores.shifts % n]
+            products = float(np.vdot(e, e))
+            both = np.flatnonzero(
+                mirror >= 0
+            )  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
+            for some in np.array_split(both, len(both) // 64 + 1):  # a few columns at a time, for memory
+                products += float(np.vdot(e[:, some], e[partner[:, some], mirror[some]]))
+        return cls._made(top, row, column, row_count, column_count, squares, products)
+
+    @classmethod
+    def of_matrix(cls, e: Array, top: float, groups: Labels | None = None) -> Exponential:
+        """From ``e`` [n, n], which holds exp(log e_ij - top) of all pairs, and 0 where i = j or both are of one group."""
+        n = len(e)
+        count = np.full(n, n - 1.0) if groups is None else n - np.bincount(groups)[groups].astype(float)
+        row, column = e.sum(axis=1), e.sum(axis=0)
+        squares, products = float(np.vdot(e, e)), 0.0
+        if n > 4 and groups is None:
+            # sum of d_ij (d_ij + d_ji), d_ij = e_ij - r_i - c_j, from sums of e, e^2 and e_ij e_ji
+            r, c = row / (n - 1) - row.sum() / (n * (n - 1)), column / (n - 1)
+            mirrored = 0.0
+            for i in range(0, n, TILE):
+                for j in range(i, n, TILE):
+                    tile, mirror = e[i : i + TILE, j : j + TILE], e[j : j + TILE, i : i + TILE]
+                    mirrored += (1 if i == j else 2) * float(np.vdot(tile, mirror.T))
+            own, across = row @ r + column @ c, row @ c + column @ r
+            of_d = (n - 1) * (r @ r + c @ c) + 2 * (r.sum() * c.sum() - r @ c)
+            of_mirror = 2 * (n - 1) * (r @ c) + (r.sum() ** 2 - r @ r) + (c.sum() ** 2 - c @ c)
+            products = float(squares - 2 * own + of_d + mirrored - 2 * across + of_mirror)
+        return cls._made(top, row, column, count, count, squares, products)
+
+    @classmethod
+    def _made(
+        cls,
+        top: float,
+        row: Array,
+        column: Array,
+        row_count: Array,
+        column_count: Array,
+        squares: float,
+        products: float,
+    ) -> Exponential:
+        """From sums of e / exp(top), and of its degenerate part's products, 0 where they are not known."""
+        n, pairs = len(row), int(row_count.sum())
+        total = float(row.sum())
+        with np.errstate(over="ignore"):
+            scale = float(np.exp(top))
+        a = scale * total / pairs
+        if not np.isfinite(a):
+            return cls(np.inf, row, top, np.full(n, np.inf), 0.0, 1.0, pairs)
+        influence = scale * (row + column - total / pairs * (row_count + column_count)) * n / pairs
+        dof = max(pairs - 2 * n + 1, 1)
+        degenerate = scale**2 * max(products, 0.0) / dof / pairs
+        return cls(a, row, top, influence, degenerate, total**2 / squares if squares > 0 else 0.0, pairs)
 
 
-def _fold(scores: PairScores) -> FoldSummary:
-    """One fold's numbers; ``Summary`` explains them."""
-    pos, groups = scores.pos, scores.groups
-    a, influence, degenerate, ess, pairs = _exponential(scores)
+def fold_summary(pos: Array, e: Exponential, groups: Labels | None = None) -> FoldSummary:
+    """One fold's numbers, from its positives and what its pairs left; ``Summary`` explains them."""
 
     def stderr(values: Array) -> float:
         return mean_stderr(values, groups) if np.all(np.isfinite(values)) else float("inf")
 
     def less(se: float) -> float:
         # never below what the rows' own spread leaves: a difference of two estimates can come out too small
-        return float(np.sqrt(max(se**2 - degenerate, 0.25 * se**2))) if np.isfinite(se) else se
+        return float(np.sqrt(max(se**2 - e.degenerate, 0.25 * se**2))) if np.isfinite(se) else se
 
     return FoldSummary(
         n=pos.size,
-        bound=float(pos.mean() + 1.0 - a),
-        bound_stderr=less(stderr(pos - influence)),
+        bound=float(pos.mean() + 1.0 - e.mean),
+        bound_stderr=less(stderr(pos - e.influence)),
         plug_in=float(pos.mean()),
         plug_in_stderr=stderr(pos),
-        imbalance=a - 1.0,
-        imbalance_stderr=less(stderr(influence)),
-        ess=ess,
-        pairs=pairs,
+        imbalance=e.mean - 1.0,
+        imbalance_stderr=less(stderr(e.influence)),
+        ess=e.ess,
+        pairs=e.pairs,
     )
 
 
@@ -184,9 +243,13 @@ def summarise(folds: Sequence[PairScores]) -> Summary:
         >>> (s.bound, s.bound_stderr, s.imbalance, round(s.ess, 6))
         (0.0, 0.0, 0.0, 20.0)
     """
-    if not folds:
-        raise ValueError("folds must hold at least one PairScores, found none")
-    parts = tuple(_fold(scores) for scores in folds)
+    return pooled([fold_summary(f.pos, Exponential.of_pairs(f), f.groups) for f in folds])
+
+
+def pooled(parts: Sequence[FoldSummary]) -> Summary:
+    """The folds' summaries as one, weighted by rows; ValueError for an empty list."""
+    if not parts:
+        raise ValueError("folds must hold at least one part, found none")
     weight = np.array([part.n for part in parts], dtype=np.float64)
     weight /= weight.sum()
 
@@ -206,7 +269,7 @@ def summarise(folds: Sequence[PairScores]) -> Summary:
         imbalance_stderr=root("imbalance_stderr"),
         ess=sum(part.ess for part in parts),
         pairs=sum(part.pairs for part in parts),
-        folds=parts,
+        folds=tuple(parts),
     )
 
 

@@ -1,0 +1,203 @@
+"""A model on rows that it has not seen: the referee, which is the FLO bound, and what the report says of the winner.
+
+Whatever made the critic g, its dual is u(x, y), or c(x) - g(x, y) with the fitted drift c, and the referee is the FLO bound
+1 - u - e^{log t - u}. So every model is also a PMI score p(x, y) = -u or g - c, which the certificate and new rows use.
+Of n (n - 1) pairs a model is judged on all where memory holds them, and otherwise on m cyclic shifts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flomi.bounds import Bound, Scores
+from flomi.inference import Exponential, FoldSummary, PairScores, fold_summary
+from flomi.scores import Critic, Dense, Table, shifts
+from flomi.training import Model
+
+__all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report", "table"]
+
+MIN_SHIFTS = 128  # what the certificate looks at
+BLOCK = 2**17  # pairs that are worked on at a time: they stay in the cache
+SPARSE = 32  # an exact critic scores a whole row of its matrix faster than a 32nd of it pair by pair
+Rows = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the referee says of one model: the FLO bound, [n] by row and in summary, and the bound at its best constant shift,
+    which is the Donsker-Varadhan value E[p] - log E_m[e^p] of the score. Every row stood against `negatives` others.
+    """
+
+    by_row: np.ndarray
+    summary: FoldSummary
+    recalibrated: float
+    negatives: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The report on one model: the bound asked for and its PMI read-out by row, [n], and the score p on rows and some pairs."""
+
+    value: np.ndarray
+    pmi: np.ndarray
+    score: PairScores
+
+
+class _Encoded:
+    """Rows as the model sees them: what its scores of all their pairs are made of."""
+
+    def __init__(self, model: Model, bound: Bound, rows: Rows) -> None:
+        x, y = rows
+        self.model, self.bound, self.n = model, bound, len(x)
+        self.critic: Critic = model.critic  # type: ignore[assignment]
+        self.a, self.b = self.critic.encode(x, y)
+        self.g, self.u = self.critic.positives(self.a, self.b)
+        self.marginal, self.baseline, self.c = model.marginal(y), model.a(x), model.c(x)
+        self.ratio = self.g if self.marginal is None else self.g - self.marginal  # g as a log density ratio
+        learned = self.u if "u" in bound.needs else None
+        self.dual = self.c - self.ratio if learned is None else learned
+        # log of the exponential's term is g' - away: away is c where u = c - g, so one table is contrast and score
+        self.away = self.c if learned is None else self.ratio + learned
+
+    def at(self, columns: Tensor) -> Tensor:
+        """[n, m] scores g' of every row with the y of `columns`."""
+        return table(self.critic, self.a, self.b, columns, self.model.exact)
+
+    def ratio_at(self, columns: Tensor) -> Tensor:
+        """[n, m] the same as log density ratios."""
+        g = self.at(columns)
+        return g if self.marginal is None else g - self.marginal[columns]
+
+    def shifts(self, m: int, seed: int) -> Tensor:
+        # the same generator each time: more shifts are added to those before, so the first ones do not depend on the scores
+        return shifts(self.n, m, torch.Generator().manual_seed(seed)).to(self.a.device)
+
+    def matrix(self) -> Tensor:
+        """[n, n] scores of all pairs."""
+        step = max(1, BLOCK // self.n)
+        return torch.cat([self.critic.matrix(part, self.b) for part in self.a.split(step)])
+
+    def exponentials(self, groups: np.ndarray | None) -> tuple[Tensor, float]:
+        """e^(g' - away - top) [n, n] in float64, 0 where i = j or both are of one group, and `top`, which makes the largest 1."""
+        e = torch.empty(self.n, self.n, dtype=torch.float64)
+        step = max(1, BLOCK // self.n)
+        labels = None if groups is None else torch.from_numpy(groups)
+        top = -math.inf
+        for start in range(0, self.n, step):
+            rows = slice(start, min(start + step, self.n))
+            block = self.critic.matrix(self.a[rows], self.b).to(e)
+            if self.marginal is not None:
+                block -= self.marginal.to(e)
+            block = torch.sub(block, self.away[rows, None].to(e), out=e[rows])
+            block.diagonal(start).fill_(-math.inf)
+            if labels is not None:
+                block.masked_fill_(labels[rows, None] == labels, -math.inf)
+            top = max(top, float(block.max()))
+        if top == -math.inf:
+            raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+        for part in e.split(step):
+            part.sub_(top).exp_()
+        return e, top
+
+
+@torch.no_grad()
+def measure(
+    model: Model,
+    bound: Bound,
+    rows: Rows,
+    *,
+    pairs: int,
+    most: int,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> Measured:
+    """Score rows that the model has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
+
+    m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
+    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. The rows
+    should be in random order.
+    """
+    seen, n = _Encoded(model, bound, rows), len(rows[0])
+    labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
+    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(MIN_SHIFTS, pairs // n))
+    while True:
+        if m == n - 1 or (model.exact and m > n // SPARSE and n * (n - 1) <= most):
+            e, top = seen.exponentials(labels)
+            terms = Exponential.of_matrix(e.numpy(), top, labels)
+            return _measured(seen, terms, n - 1, labels)
+        columns = seen.shifts(m, seed)
+        contrast = (seen.ratio_at(columns) - seen.away[:, None]).double()
+        e = torch.exp(contrast)
+        sampling, by_row = float(e.var(1).mean()) / m, 1 - seen.dual - e.mean(1)
+        if 2 * m * n > most or sampling <= float(by_row.var()) / 4:
+            break
+        m = min(2 * m, n - 1)
+    by = columns[0].cpu().numpy()
+    scores = PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), by, groups)
+    return _measured(seen, Exponential.of_pairs(scores), m, labels)
+
+
+def _measured(seen: _Encoded, terms: Exponential, m: int, groups: np.ndarray | None) -> Measured:
+    pos, p, away = _numpy(-seen.dual), _numpy(seen.ratio - seen.c), _numpy(seen.away - seen.c)
+    far = float(away.max())
+    with np.errstate(over="ignore", divide="ignore"):
+        by_row = pos + 1 - np.exp(terms.top) * terms.rows * (seen.n / terms.pairs)
+        log_mean = terms.top + far + float(np.log(terms.rows @ np.exp(away - far) / terms.pairs))
+    return Measured(by_row, fold_summary(pos, terms, groups), float(p.mean()) - log_mean, m)
+
+
+@torch.no_grad()
+def report(
+    model: Model, bound: Bound, rows: Rows, measured: Measured, *, seed: int, groups: np.ndarray | None = None
+) -> HeldOut:
+    """The bound asked for on the pairs of `measured`, its PMI read-out, and the score."""
+    seen, m = _Encoded(model, bound, rows), measured.negatives
+    negatives: Dense | Table
+    if bound.name == "flo":
+        columns = seen.shifts(min(m, MIN_SHIFTS), seed)
+        negatives = Table(seen.at(columns), columns)
+    elif m == seen.n - 1:
+        negatives = Dense(seen.matrix())
+    else:
+        columns = seen.shifts(m, seed)
+        negatives = Table(seen.at(columns), columns)
+    scores = Scores(seen.g, negatives, seen.u, seen.baseline, seen.marginal)
+    value = measured.by_row if bound.name == "flo" else _numpy(bound.value(scores))
+    return HeldOut(value, _numpy(bound.pmi(scores)), _pair_scores(seen, min(m, MIN_SHIFTS), seed, groups))
+
+
+@torch.no_grad()
+def pair_scores(
+    model: Model, bound: Bound, rows: Rows, *, seed: int, groups: np.ndarray | None = None
+) -> PairScores:
+    """The score p of the rows, and of as many of their pairs as the certificate looks at."""
+    return _pair_scores(_Encoded(model, bound, rows), min(len(rows[0]) - 1, MIN_SHIFTS), seed, groups)
+
+
+def _pair_scores(seen: _Encoded, m: int, seed: int, groups: np.ndarray | None) -> PairScores:
+    columns = seen.shifts(m, seed)
+    p, p_neg = seen.ratio - seen.c, seen.ratio_at(columns) - seen.c[:, None]
+    return PairScores(_numpy(p), _numpy(p_neg), columns[0].cpu().numpy(), groups)
+
+
+def table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
+    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time; the matrix of an `exact` critic is one product."""
+    n, m = columns.shape
+    if m == n - 1 or (exact and m > n // SPARSE):
+        step = max(1, BLOCK // n)
+        blocks = [
+            critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
+        ]
+    else:
+        step = BLOCK // max(1, m)
+        blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
+    return torch.cat(blocks)
+
+
+def _numpy(v: Tensor) -> np.ndarray:
+    return v.double().cpu().numpy()

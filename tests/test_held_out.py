@@ -1,0 +1,113 @@
+"""The referee's two ways through the pairs, all of them and some of them, against formulas written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flomi import bounds
+from flomi.closed_form import EllipticalCritic
+from flomi.critics import CRITICS
+from flomi.held_out import Measured, measure, pair_scores, report
+from flomi.training import Model
+
+N = 200
+
+
+def gaussian(n: int = N) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(n, 2, dtype=torch.float64)
+    return x, 0.8 * x + 0.6 * torch.randn(n, 2, dtype=torch.float64)
+
+
+def models() -> dict[str, tuple[Model, bounds.Bound]]:
+    """A closed form, a network with a dual and a drift of its own, and a density with a marginal."""
+    torch.manual_seed(1)
+    flo, ba = bounds.get("flo"), bounds.get("ba")
+    return {
+        "exact": (Model(EllipticalCritic.fit(*gaussian()), (), None), flo),
+        "network": (Model(CRITICS["separable"].build(2, 2, (8,)), (2,), flo).double(), flo),  # type: ignore[misc]
+        "density": (Model(CRITICS["density"].build(2, 2, (8,)), (2,), ba).double(), ba),  # type: ignore[misc]
+    }
+
+
+def directly(model: Model, bound: bounds.Bound, groups: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """FLO bound by row over all pairs, and the Donsker-Varadhan value of the score, from the matrix."""
+    x, y = gaussian()
+    with torch.no_grad():
+        a, b = model.critic.encode(x, y)  # type: ignore[operator]
+        _, u = model.critic.positives(a, b)  # type: ignore[operator]
+        marginal = model.marginal(y)
+        ratio = model.critic.matrix(a, b) - (0 if marginal is None else marginal)  # type: ignore[operator]
+        c, own = model.c(x), ratio.diagonal()
+        dual = u if u is not None and "u" in bound.needs else c - own
+        keep = ~torch.eye(N, dtype=torch.bool)
+        if groups is not None:
+            label = torch.from_numpy(groups)
+            keep &= label[:, None] != label
+        terms = torch.exp(ratio - (own + dual)[:, None]) * keep
+        by_row = 1 - dual - terms.sum(1) * (N / int(keep.sum()))
+        score = ratio - c[:, None]
+        dv = (own - c).mean() - torch.log((score.exp() * keep).sum() / int(keep.sum()))
+    return by_row.numpy(), float(dv)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(N) // 4])
+@pytest.mark.parametrize("name", ["exact", "network", "density"])
+def test_all_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | None) -> None:
+    model, bound = models()[name]
+    found = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=groups)
+    by_row, dv = directly(model, bound, groups)
+    assert found.negatives == N - 1
+    assert found.by_row == pytest.approx(by_row, abs=1e-9)
+    assert found.recalibrated == pytest.approx(dv, abs=1e-9)
+    assert found.summary.bound == pytest.approx(by_row.mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["exact", "network", "density"])
+def test_some_pairs_agree_with_all_of_them(name: str) -> None:
+    model, bound = models()[name]
+    x, y = gaussian()
+    every, some = (
+        measure(model, bound, (x, y), pairs=pairs, most=130 * N, seed=0) for pairs in (N * N, 128 * N)
+    )
+    assert every.negatives == N - 1 and some.negatives == 128
+    assert some.summary.bound == pytest.approx(every.summary.bound, abs=every.summary.bound_stderr)
+    assert some.summary.bound_stderr == pytest.approx(every.summary.bound_stderr, rel=0.2)
+    assert some.recalibrated == pytest.approx(every.recalibrated, abs=0.1)
+
+
+def test_a_sampled_bound_takes_more_pairs_where_they_limit_it() -> None:
+    x = torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = 0.7 * x + 0.7 * torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model = Model(EllipticalCritic.fit(x, y), (), None)
+    model.exact = False  # so that pairs are drawn
+    few, more = (measure(model, bounds.get("flo"), (x, y), pairs=3000 * 128, most=most, seed=0)
+                 for most in (3000 * 128, 3000 * 1100))  # fmt: skip
+    assert few.negatives == 128 and more.negatives > 500
+    assert more.summary.bound_stderr < few.summary.bound_stderr
+
+
+def test_one_group_is_refused() -> None:
+    model, bound = models()["exact"]
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=np.zeros(N, dtype=int))
+
+
+def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -> None:
+    model, _ = models()["exact"]
+    for name in ("flo", "nwj", "infonce"):
+        bound = bounds.get(name)
+        options: dict[str, Any] = {"seed": 0, "groups": None}
+        found: Measured = measure(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
+        said = report(model, bound, gaussian(), found, **options)
+        if name == "flo":
+            assert said.value == pytest.approx(found.by_row)
+        else:
+            assert abs(said.value.mean() - found.recalibrated) < 0.2
+        assert said.score.neg.shape == (N, 128) and said.pmi.shape == (N,)
+        again = pair_scores(model, bound, gaussian(), seed=0)
+        assert np.array_equal(again.neg, said.score.neg) and np.array_equal(again.shifts, said.score.shifts)
