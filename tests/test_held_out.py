@@ -11,7 +11,7 @@ import torch
 from flomi import bounds
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS
-from flomi.held_out import Measured, measure, pair_scores, report
+from flomi.held_out import measure, pair_scores, report
 from flomi.training import Model
 
 N = 200
@@ -59,7 +59,7 @@ def directly(model: Model, bound: bounds.Bound, groups: np.ndarray | None) -> tu
 @pytest.mark.parametrize("name", ["exact", "network", "density"])
 def test_all_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | None) -> None:
     model, bound = models()[name]
-    found = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=groups)
+    found, _ = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=groups)
     by_row, dv = directly(model, bound, groups)
     assert found.negatives == N - 1
     assert found.by_row == pytest.approx(by_row, abs=1e-9)
@@ -72,7 +72,7 @@ def test_some_pairs_agree_with_all_of_them(name: str) -> None:
     model, bound = models()[name]
     x, y = gaussian()
     every, some = (
-        measure(model, bound, (x, y), pairs=pairs, most=130 * N, seed=0) for pairs in (N * N, 128 * N)
+        measure(model, bound, (x, y), pairs=pairs, most=130 * N, seed=0)[0] for pairs in (N * N, 128 * N)
     )
     assert every.negatives == N - 1 and some.negatives == 128
     assert some.summary.bound == pytest.approx(every.summary.bound, abs=every.summary.bound_stderr)
@@ -85,7 +85,7 @@ def test_a_sampled_bound_takes_more_pairs_where_they_limit_it() -> None:
     y = 0.7 * x + 0.7 * torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model = Model(EllipticalCritic.fit(x, y), (), None)
     model.exact = False  # so that pairs are drawn
-    few, more = (measure(model, bounds.get("flo"), (x, y), pairs=3000 * 128, most=most, seed=0)
+    few, more = (measure(model, bounds.get("flo"), (x, y), pairs=3000 * 128, most=most, seed=0)[0]
                  for most in (3000 * 128, 3000 * 1100))  # fmt: skip
     assert few.negatives == 128 and more.negatives > 500
     assert more.summary.bound_stderr < few.summary.bound_stderr
@@ -102,8 +102,8 @@ def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -
     for name in ("flo", "nwj", "infonce"):
         bound = bounds.get(name)
         options: dict[str, Any] = {"seed": 0, "groups": None}
-        found: Measured = measure(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
-        said = report(model, bound, gaussian(), found, **options)
+        found, some = measure(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
+        said = report(model, bound, gaussian(), found, some, **options)
         if name == "flo":
             assert said.value == pytest.approx(found.by_row)
         else:

@@ -23,7 +23,7 @@ from flomi.held_out import HeldOut, Measured, measure, pair_scores, report, tabl
 from flomi.inference import PairScores, mean_stderr
 from flomi.own import check_critic
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.scores import Critic
+from flomi.scores import Critic, Table
 from flomi.threads import check_stop
 from flomi.training import History, Model, Recipe, calibrate, train
 
@@ -264,7 +264,7 @@ def compete(
         labels = None if groups is None else groups[part]
         return {"rows": candidate.prepared(x[part], y[part]), "seed": seed, "groups": labels}
 
-    def measured(candidate: Candidate, part: np.ndarray, pairs: int) -> Measured:
+    def measured(candidate: Candidate, part: np.ndarray, pairs: int) -> tuple[Measured, Table | None]:
         most = max(pairs, how.most_pairs)
         return measure(candidate.model, bound, pairs=pairs, most=most, **at(part, candidate))
 
@@ -286,7 +286,7 @@ def compete(
             based = name
             continue
         candidate = make(name, training)
-        by_row = measured(candidate, validation, CALIBRATION_PAIRS).by_row
+        by_row = measured(candidate, validation, CALIBRATION_PAIRS)[0].by_row
         if fitted and np.abs(by_row).max() < 1e-6:
             continue  # it found nothing: the null critic again
         fitted[candidate.name] = candidate
@@ -317,15 +317,19 @@ def compete(
             winner = residual.name
     assert winner is not None
     won = fitted[winner]
-    on_held = {name: measured(candidate, held, how.pairs) for name, candidate in fitted.items()}
+    on_held: dict[str, Measured] = {}
+    pairs: Table | None = None
+    for name, candidate in fitted.items():  # only the winner's pairs are kept, which are most of the memory
+        on_held[name], some = measured(candidate, held, how.pairs)
+        pairs = some if name == winner else pairs
     return Fold(
         index=held,
         winner=won,
         base=base,
         residual=residual,
-        held=report(won.model, bound, measured=on_held[winner], **at(held, won)),
+        held=report(won.model, bound, measured=on_held[winner], some=pairs, **at(held, won)),
         calibration=pair_scores(won.model, bound, **at(validation, won)),
-        training_value=measured(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS).recalibrated,
+        training_value=measured(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS)[0].recalibrated,
         measured=on_held,
         seconds={name: c.seconds for name, c in fitted.items()},
         history=[

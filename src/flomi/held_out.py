@@ -22,7 +22,8 @@ from flomi.training import Model
 __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report", "table"]
 
 MIN_SHIFTS = 128  # what the certificate looks at
-BLOCK = 2**17  # pairs that are worked on at a time: they stay in the cache
+BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
+PAIRS = 2**12  # the same one by one, each with the numbers of a network's layers
 SPARSE = 32  # an exact critic scores a whole row of its matrix faster than a 32nd of it pair by pair
 Rows = tuple[Tensor, Tensor]
 
@@ -64,18 +65,14 @@ class _Encoded:
         # log of the exponential's term is g' - away: away is c where u = c - g, so one table is contrast and score
         self.away = self.c if learned is None else self.ratio + learned
 
-    def at(self, columns: Tensor) -> Tensor:
-        """[n, m] scores g' of every row with the y of `columns`."""
-        return table(self.critic, self.a, self.b, columns, self.model.exact)
+    def at(self, m: int, seed: int) -> Table:
+        """Scores g' of every row with m others. More are added to those before: the first ones do not depend on the scores."""
+        columns = shifts(self.n, m, torch.Generator().manual_seed(seed)).to(self.a.device)
+        return Table(table(self.critic, self.a, self.b, columns, self.model.exact), columns)
 
-    def ratio_at(self, columns: Tensor) -> Tensor:
-        """[n, m] the same as log density ratios."""
-        g = self.at(columns)
-        return g if self.marginal is None else g - self.marginal[columns]
-
-    def shifts(self, m: int, seed: int) -> Tensor:
-        # the same generator each time: more shifts are added to those before, so the first ones do not depend on the scores
-        return shifts(self.n, m, torch.Generator().manual_seed(seed)).to(self.a.device)
+    def ratios(self, some: Table) -> Tensor:
+        """[n, m] the scores as log density ratios."""
+        return some.scores if self.marginal is None else some.scores - self.marginal[some.columns]
 
     def matrix(self) -> Tensor:
         """[n, n] scores of all pairs."""
@@ -115,12 +112,12 @@ def measure(
     most: int,
     seed: int,
     groups: np.ndarray | None = None,
-) -> Measured:
+) -> tuple[Measured, Table | None]:
     """Score rows that the model has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
     m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
     would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. The rows
-    should be in random order.
+    should be in random order. Returns the scores of some pairs too, for `report`.
     """
     seen, n = _Encoded(model, bound, rows), len(rows[0])
     labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -129,17 +126,16 @@ def measure(
         if m == n - 1 or (model.exact and m > n // SPARSE and n * (n - 1) <= most):
             e, top = seen.exponentials(labels)
             terms = Exponential.of_matrix(e.numpy(), top, labels)
-            return _measured(seen, terms, n - 1, labels)
-        columns = seen.shifts(m, seed)
-        contrast = (seen.ratio_at(columns) - seen.away[:, None]).double()
+            return _measured(seen, terms, n - 1, labels), None
+        some = seen.at(m, seed)
+        contrast = (seen.ratios(some) - seen.away[:, None]).double()
         e = torch.exp(contrast)
         sampling, by_row = float(e.var(1).mean()) / m, 1 - seen.dual - e.mean(1)
         if 2 * m * n > most or sampling <= float(by_row.var()) / 4:
             break
         m = min(2 * m, n - 1)
-    by = columns[0].cpu().numpy()
-    scores = PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), by, groups)
-    return _measured(seen, Exponential.of_pairs(scores), m, labels)
+    scores = PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
+    return _measured(seen, Exponential.of_pairs(scores), m, labels), some
 
 
 def _measured(seen: _Encoded, terms: Exponential, m: int, groups: np.ndarray | None) -> Measured:
@@ -153,22 +149,22 @@ def _measured(seen: _Encoded, terms: Exponential, m: int, groups: np.ndarray | N
 
 @torch.no_grad()
 def report(
-    model: Model, bound: Bound, rows: Rows, measured: Measured, *, seed: int, groups: np.ndarray | None = None
+    model: Model,
+    bound: Bound,
+    rows: Rows,
+    measured: Measured,
+    some: Table | None,
+    *,
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> HeldOut:
-    """The bound asked for on the pairs of `measured`, its PMI read-out, and the score."""
-    seen, m = _Encoded(model, bound, rows), measured.negatives
-    negatives: Dense | Table
-    if bound.name == "flo":
-        columns = seen.shifts(min(m, MIN_SHIFTS), seed)
-        negatives = Table(seen.at(columns), columns)
-    elif m == seen.n - 1:
-        negatives = Dense(seen.matrix())
-    else:
-        columns = seen.shifts(m, seed)
-        negatives = Table(seen.at(columns), columns)
-    scores = Scores(seen.g, negatives, seen.u, seen.baseline, seen.marginal)
-    value = measured.by_row if bound.name == "flo" else _numpy(bound.value(scores))
-    return HeldOut(value, _numpy(bound.pmi(scores)), _pair_scores(seen, min(m, MIN_SHIFTS), seed, groups))
+    """The bound asked for on the pairs of `measured`, its PMI read-out, and the score; `some` as `measure` returned it."""
+    seen, flo = _Encoded(model, bound, rows), bound.name == "flo"
+    some = some or seen.at(min(measured.negatives, MIN_SHIFTS), seed)
+    every = measured.negatives == seen.n - 1 and not flo  # FLO's values by row are there already
+    scores = Scores(seen.g, Dense(seen.matrix()) if every else some, seen.u, seen.baseline, seen.marginal)
+    value = measured.by_row if flo else _numpy(bound.value(scores))
+    return HeldOut(value, _numpy(bound.pmi(scores)), _pair_scores(seen, some, groups))
 
 
 @torch.no_grad()
@@ -176,13 +172,21 @@ def pair_scores(
     model: Model, bound: Bound, rows: Rows, *, seed: int, groups: np.ndarray | None = None
 ) -> PairScores:
     """The score p of the rows, and of as many of their pairs as the certificate looks at."""
-    return _pair_scores(_Encoded(model, bound, rows), min(len(rows[0]) - 1, MIN_SHIFTS), seed, groups)
+    seen = _Encoded(model, bound, rows)
+    return _pair_scores(seen, seen.at(min(seen.n - 1, MIN_SHIFTS), seed), groups)
 
 
-def _pair_scores(seen: _Encoded, m: int, seed: int, groups: np.ndarray | None) -> PairScores:
-    columns = seen.shifts(m, seed)
-    p, p_neg = seen.ratio - seen.c, seen.ratio_at(columns) - seen.c[:, None]
-    return PairScores(_numpy(p), _numpy(p_neg), columns[0].cpu().numpy(), groups)
+def _pair_scores(seen: _Encoded, some: Table, groups: np.ndarray | None) -> PairScores:
+    assert some.columns is not None
+    some = Table(some.scores[:, :MIN_SHIFTS], some.columns[:, :MIN_SHIFTS])
+    return PairScores(
+        _numpy(seen.ratio - seen.c), _numpy(seen.ratios(some) - seen.c[:, None]), _shifts(some), groups
+    )
+
+
+def _shifts(some: Table) -> np.ndarray:
+    assert some.columns is not None
+    return some.columns[0].cpu().numpy()
 
 
 def table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
@@ -194,7 +198,7 @@ def table(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) ->
             critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
         ]
     else:
-        step = BLOCK // max(1, m)
+        step = max(1, PAIRS // max(1, m))
         blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
     return torch.cat(blocks)
 
