@@ -303,12 +303,12 @@ EXPERIMENT = Experiment(
     sizes={
         "full": {
             "plans": (
-                Plan("fashion-mnist", 60_000, {128: (tuple(USED), 20), 16: (DUEL, 8)}, width=512, classifier_epochs=20,
-                     referee_rows=5000, referee={"effort": "standard"}),
-                Plan("mnist", 60_000, {128: (tuple(USED), 40), 16: (DUEL, 16)}, width=512, classifier_epochs=40,
-                     referee_rows=1000, referee={"effort": "standard"}),
-                Plan("digits", 1500, {128: (tuple(USED), 100), 16: (DUEL, 30)}, width=256, classifier_epochs=100,
-                     referee_rows=500, referee={"effort": "standard"}),
+                Plan("fashion-mnist", 24_000, {128: (tuple(USED), 20), 16: (DUEL, 6)}, width=256, classifier_epochs=10,
+                     referee_rows=2000, referee={"effort": "fast"}),
+                Plan("mnist", 60_000, {128: (tuple(USED), 40), 16: (DUEL, 10)}, width=256, classifier_epochs=30,
+                     referee_rows=1000, referee={"effort": "fast"}),
+                Plan("digits", 1500, {128: (tuple(USED), 60), 16: (DUEL, 20)}, width=256, classifier_epochs=60,
+                     referee_rows=500, referee={"effort": "fast"}),
             )
         },
         "quick": {
