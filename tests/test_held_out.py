@@ -97,6 +97,34 @@ def test_one_group_is_refused() -> None:
         measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=np.zeros(N, dtype=int))
 
 
+class Broken(torch.nn.Module):
+    """Scores of 0, but for one pair."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def encode(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, :1], y[:, :1]
+
+    def positives(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.zeros(len(a)).double(), None
+
+    def matrix(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        g = torch.zeros(len(a), len(b)).double()
+        g[0, -1] = self.value
+        return g
+
+
+def test_infinite_scores_make_an_infinite_loss_and_nan_is_refused() -> None:
+    options: dict[str, Any] = {"pairs": N * N, "most": N * N, "seed": 0}
+    found, _ = measure(Model(Broken(float("inf")), (), None), bounds.get("flo"), gaussian(), **options)
+    assert found.summary.bound == found.recalibrated == -np.inf
+    assert np.isneginf(found.by_row[0]) and not np.isnan(found.by_row).any()
+    with pytest.raises(ValueError, match="NaN"):
+        measure(Model(Broken(float("nan")), (), None), bounds.get("flo"), gaussian(), **options)
+
+
 def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -> None:
     model, _ = models()["exact"]
     for name in ("flo", "nwj", "infonce"):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flomi.bounds import Bound, Scores
-from flomi.inference import Exponential, FoldSummary, PairScores, fold_summary
+from flomi.inference import LARGEST, Exponential, FoldSummary, PairScores, fold_summary
 from flomi.scores import Critic, Dense, Table, shifts
 from flomi.training import Model
 
@@ -94,9 +94,13 @@ class _Encoded:
             block.diagonal(start).fill_(-math.inf)
             if labels is not None:
                 block.masked_fill_(labels[rows, None] == labels, -math.inf)
-            top = max(top, float(block.max()))
+            highest = float(block.max())
+            if math.isnan(highest):
+                raise ValueError("scores must not hold NaN: look for a critic that diverged")
+            top = max(top, highest)
         if top == -math.inf:
             raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+        top = min(top, LARGEST)
         for part in e.split(step):
             part.sub_(top).exp_()
         return e, top
@@ -141,8 +145,9 @@ def measure(
 def _measured(seen: _Encoded, terms: Exponential, m: int, groups: np.ndarray | None) -> Measured:
     pos, p, away = _numpy(-seen.dual), _numpy(seen.ratio - seen.c), _numpy(seen.away - seen.c)
     far = float(away.max())
-    with np.errstate(over="ignore", divide="ignore"):
-        by_row = pos + 1 - np.exp(terms.top) * terms.rows * (seen.n / terms.pairs)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        sums = np.where(terms.rows > 0, np.exp(terms.top) * terms.rows, 0.0)
+        by_row = pos + 1 - sums * (seen.n / terms.pairs)
         log_mean = terms.top + far + float(np.log(terms.rows @ np.exp(away - far) / terms.pairs))
     return Measured(by_row, fold_summary(pos, terms, groups), float(p.mean()) - log_mean, m)
 

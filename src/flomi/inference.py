@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Labels = NDArray[np.int64]
+LARGEST = 1e300  # an infinite score less this is infinite still
 TILE = 256  # rows and columns of a matrix that is read with its mirror image
 
 
@@ -135,7 +136,7 @@ class Exponential:
         """e = exp(neg), by cyclic shifts."""
         n, m = scores.neg.shape
         neg, keep = scores.apart()
-        top = float(neg.max())
+        top = min(float(neg.max()), LARGEST)
         e = np.exp(neg - top)
         partner = (np.arange(n)[:, None] + scores.shifts) % n
         row, row_count = e.sum(axis=1), keep.sum(axis=1)
@@ -166,7 +167,7 @@ class Exponential:
         count = np.full(n, n - 1.0) if groups is None else n - np.bincount(groups)[groups].astype(float)
         row, column = e.sum(axis=1), e.sum(axis=0)
         squares, products = float(np.vdot(e, e)), 0.0
-        if n > 4 and groups is None:
+        if n > 4 and groups is None and np.isfinite(squares):
             # sum of d_ij (d_ij + d_ji), d_ij = e_ij - r_i - c_j, from sums of e, e^2 and e_ij e_ji
             r, c = row / (n - 1) - row.sum() / (n * (n - 1)), column / (n - 1)
             mirrored = 0.0
