@@ -42,7 +42,7 @@ def build(critic: str, dim: int, **options: Any) -> torch.nn.Module:
     if critic == "mlp":
         return critics.JointCritic(dim, dim, **options)
     if critic == "encoders":
-        network = critics.SeparableCritic(dim, dim, options["hidden"], features=16)
+        network = critics.SeparableCritic(dim, dim, options["hidden"], features=8)
         return critics.SumCritic(network, critics.QuadraticCritic(dim, dim))
     if critic == "quadratic":  # the part of the others that is no perceptron
         return critics.QuadraticCritic(dim, dim)

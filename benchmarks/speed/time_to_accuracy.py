@@ -28,10 +28,10 @@ LEVELS = (2, 6, 10)
 ROWS, HELD = 100_000, 10_000
 MINE = {
     f"flomi {critic}": {
-        "critic": critic, "hidden": hidden, "bound": "two-sided", "negatives": "all", "batch": 256, "lr": 6e-2, "every": 10,
+        "critic": critic, "hidden": hidden, "bound": "two-sided", "negatives": "all", "batch": 256, "lr": 7e-2, "every": 10,
         "m": 32, "weight_decay": 0.0,
     }
-    for critic, hidden in (("encoders", [32, 32]), ("joint", [8]), ("quadratic", []))
+    for critic, hidden in (("encoders", [16]), ("joint", [8]), ("quadratic", []))
 }  # fmt: skip
 PEERS = {
     f"torch-mist {bound} {kind}": {
@@ -123,7 +123,7 @@ def main() -> None:
     made.add_argument("--only", choices=("networks", "call"))
     made.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="nats")
     made.add_argument("--seeds", type=int, default=3)
-    made.add_argument("--steps", type=int, default=150, help="of flomi's training")
+    made.add_argument("--steps", type=int, default=130, help="of flomi's training")
     made.add_argument("--peer-steps", type=int, default=4000)
     made.add_argument("--peer-kinds", nargs="+", choices=("default", "wide"), default=["default", "wide"])
     call = made.parse_args()

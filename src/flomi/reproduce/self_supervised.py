@@ -286,8 +286,7 @@ SELF_SUPERVISED = Experiment(
     paper="FLO, MNIST, batch 512: probe 97.1 %, in the code only; FlatNCE: little loss at small batches, a claim",
     run=self_supervised,
     sizes={
-        "full": {"data": "fashion-mnist", "rows": 30_000, "batches": (16, 32, 64, 128, 256, 512), "epochs": 10, "width": 32,
-                 "readings": 40},
+        "full": {"data": "fashion-mnist", "rows": 10_000, "batches": (16, 64, 512), "epochs": 20, "width": 16, "readings": 40},
         "quick": {"data": "fashion-mnist", "rows": 8000, "batches": (16, 512), "epochs": 4, "width": 16, "readings": 10},
         "tiny": {"data": "generated", "rows": 160, "batches": (16, 64), "epochs": 4, "width": 8, "readings": 4},
     },
