@@ -1,9 +1,10 @@
 """Noise and number of columns of z for `flomi reproduce fairness`, chosen on rows of Adult kept from training.
 
-    python benchmarks/fairness_settings.py           # prints the mean of error + gap by setting; goes on where it was stopped
+    python benchmarks/fairness_settings.py           # prints the cost of a small gap by setting; goes on where it was stopped
 
 No row of the test file is looked at, and the seed is none of those that the experiment reports. One setting is chosen for all
-methods: the one with the smallest mean of error + parity gap over methods, weights and both tables.
+methods: that with the smallest mean, over methods and both tables, of the least error at a gap of at most 0.05 (coarse columns)
+or 0.02 (all); where no weight comes so near, the error of saying no to everybody, which is always possible.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ SEED = 10
 SETTINGS = ((8, 1.0), (8, 0.5), (8, 2.0), (4, 1.0), (16, 1.0))  # columns of z, noise
 METHODS = ("flo", "infonce", "nwj", "adversarial", "fermi")
 WEIGHTS = (10.0, 30.0)
+GAPS = {"adult-coarse": 0.05, "adult": 0.02}
 
 
 def main() -> None:
@@ -44,9 +46,17 @@ def main() -> None:
         about = {"table": table, "dim_z": dim_z, "noise": noise, "method": method, "weight": weight}
         rows.append({**about, **kept, "date": time.strftime("%Y-%m-%d")})
         pd.DataFrame(rows).to_csv(OUT, index=False)
-    table = pd.DataFrame(rows)
-    table["price"] = table.error + table.parity_gap
-    print(table.pivot_table(index=["dim_z", "noise"], columns="table", values="price", margins=True).round(4))
+    print(cost(pd.DataFrame(rows), {t: float(p[1].y.float().mean()) for t, p in people.items()}).round(4))
+
+
+def cost(table: pd.DataFrame, positives: dict[str, float]) -> pd.DataFrame:
+    """Mean over methods of the error at a small gap, by setting and table; `positives` are the shares of y = 1."""
+    near = table[table.parity_gap <= table.table.map(GAPS)]
+    by = ["dim_z", "noise", "table", "method"]
+    least = near.groupby(by).error.min().reindex(pd.MultiIndex.from_frame(table[by].drop_duplicates()))
+    least = least.fillna(least.index.get_level_values("table").to_series(index=least.index).map(positives))
+    found = least.groupby(["dim_z", "noise", "table"]).mean().unstack("table")
+    return found.assign(both=found.mean(axis=1))
 
 
 if __name__ == "__main__":

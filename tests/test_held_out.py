@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from flomi import bounds
+from flomi.bounds import Scores
 from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS
 from flomi.held_out import measure, pair_scores, report
+from flomi.scores import Dense
 from flomi.training import Model
 
 N = 200
@@ -80,6 +82,49 @@ def test_some_pairs_agree_with_all_of_them(name: str) -> None:
     assert some.recalibrated == pytest.approx(every.recalibrated, abs=0.1)
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(N) // 4])
+@pytest.mark.parametrize("name", ["exact", "network", "density"])
+def test_some_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | None) -> None:
+    model, bound = models()[name]
+    model.exact = False
+    x, y = gaussian()
+    found, some = measure(model, bound, (x, y), pairs=128 * N, most=130 * N, seed=0, groups=groups)
+    assert found.negatives == 128 and some is not None and some.columns is not None
+    with torch.no_grad():
+        a, b = model.critic.encode(x, y)  # type: ignore[operator]
+        _, u = model.critic.positives(a, b)  # type: ignore[operator]
+        marginal = model.marginal(y)
+        ratio = model.critic.matrix(a, b) - (0 if marginal is None else marginal)  # type: ignore[operator]
+        c, own = model.c(x), ratio.diagonal()
+        dual = u if "u" in bound.needs and u is not None else c - own
+        keep = torch.ones_like(some.columns, dtype=torch.bool)
+        if groups is not None:
+            label = torch.from_numpy(groups)
+            keep = label[:, None] != label[some.columns]
+        taken, count = ratio.gather(1, some.columns), int(keep.sum())
+        by_row = 1 - dual - (torch.exp(taken - (own + dual)[:, None]) * keep).sum(1) * (N / count)
+        dv = (own - c).mean() - torch.log((torch.exp(taken - c[:, None]) * keep).sum() / count)
+    assert found.by_row == pytest.approx(by_row.numpy(), abs=1e-9)
+    assert found.recalibrated == pytest.approx(float(dv), abs=1e-9)
+    assert found.summary.bound == pytest.approx(float(by_row.mean()), abs=1e-9)
+
+
+def test_a_dual_far_off_in_one_row_spoils_the_bound_and_not_the_score() -> None:
+    model, bound = models()["network"]
+    before, _ = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0)
+    positives = model.critic.positives  # type: ignore[union-attr]
+
+    def far(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        g, u = positives(a, b)  # type: ignore[operator]
+        return g, torch.cat([torch.full_like(u[:1], -600.0), u[1:]])
+
+    model.critic.positives = far  # type: ignore[union-attr, assignment]
+    for m in (N - 1, 128):
+        after, _ = measure(model, bound, gaussian(), pairs=m * N, most=max(m, 130) * N, seed=0)
+        assert after.recalibrated == pytest.approx(before.recalibrated, abs=0.1 if m == 128 else 1e-9)
+        assert after.summary.bound < -1e100 and after.summary.bound_stderr > 1e100
+
+
 def test_a_sampled_bound_takes_more_pairs_where_they_limit_it() -> None:
     x = torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = 0.7 * x + 0.7 * torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -132,10 +177,12 @@ def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -
         options: dict[str, Any] = {"seed": 0, "groups": None}
         found, some = measure(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
         said = report(model, bound, gaussian(), found, some, **options)
-        if name == "flo":
-            assert said.value == pytest.approx(found.by_row)
-        else:
-            assert abs(said.value.mean() - found.recalibrated) < 0.2
+        with torch.no_grad():
+            a, b = model.critic.encode(*gaussian())  # type: ignore[operator]
+            dense = Scores(
+                *model.critic.positives(a, b)[:1], Dense(model.critic.matrix(a, b)), -model.critic.pairs(a, b)
+            )  # type: ignore[operator]
+        assert said.value == pytest.approx(bound.value(dense).numpy(), abs=1e-9)
         assert said.score.neg.shape == (N, 128) and said.pmi.shape == (N,)
         again = pair_scores(model, bound, gaussian(), seed=0)
         assert np.array_equal(again.neg, said.score.neg) and np.array_equal(again.shifts, said.score.shifts)

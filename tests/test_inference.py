@@ -271,6 +271,28 @@ def test_overflowing_scores_give_infinities_not_nan():
     assert found.imbalance == np.inf
 
 
+@pytest.mark.parametrize("size", [360.0, 400.0, 700.0])
+def test_one_huge_score_gives_finite_numbers(size):
+    matrix = np.zeros((20, 20))
+    matrix[3, 7] = size
+    found = summarise([PairScores.from_matrix(matrix)])
+    assert found.bound == pytest.approx(-np.exp(size) / 380) and 0 < found.bound_stderr < np.inf
+    e = np.exp(matrix - size)
+    np.fill_diagonal(e, 0)
+    again = Exponential.of_matrix(e, size)
+    assert again.mean == pytest.approx(np.exp(size) / 380) and 0 < again.degenerate < np.inf
+    assert found.folds[0].ess == pytest.approx(1) == again.ess
+
+
+def test_infinite_scores_of_some_pairs_are_no_nan():
+    matrix = np.zeros((20, 20))
+    matrix[3, 7] = np.inf
+    found = summarise([PairScores.from_matrix(matrix)])
+    assert found.bound == -np.inf and found.bound_stderr == np.inf
+    nothing = summarise([PairScores.from_matrix(np.where(np.eye(5) > 0, 0.0, -np.inf))])
+    assert nothing.bound == 1.0
+
+
 def test_mean_stderr_of_copies_is_that_of_the_originals():
     values = np.random.default_rng(8).normal(size=50)
     assert mean_stderr(values) == pytest.approx(values.std(ddof=1) / np.sqrt(50))

@@ -3,12 +3,15 @@
     python benchmarks/speed/time_to_accuracy.py --torch-mist PYTHON
     python benchmarks/speed/time_to_accuracy.py --only call        # `flomi.estimate` from the call to the answer, 10,000 rows
 
-Every weight starts at random. flomi maximises InfoNCE over y' and over x' on all pairs of a batch, in one setting for all
-levels, chosen on other rows; its value is the Donsker-Varadhan bound on held-out rows, which is its plug-in too. "encoders" is
-a network of two encoders beside a quadratic layer, "joint" a perceptron on both sides beside it; "quadratic" is that layer
-alone, the right family for Gaussians and for nothing else, so it bears no ratio. A peer has its default critic and a wider
-one; its value is what the library reports on the same rows. A peer that crosses the truth on its way up, and does not stay,
-is timed at its first crossing, which flatters it. The clock stops during evaluation.
+Every weight starts at random, and all are looked at every ten steps. flomi maximises InfoNCE over y' and over x' on all pairs
+of a batch, in one setting for all levels; its value is the Donsker-Varadhan bound on held-out rows, which is its plug-in too.
+"encoders" is a network of two encoders beside a quadratic layer, "joint" a perceptron on both sides beside it; "quadratic" is
+that layer alone, the right family for Gaussians and for nothing else, so it bears no ratio. A peer has its default critic and a
+wider one; its value is what the library reports on the same rows. A peer that crosses the truth on its way up, and does not
+stay, is timed at its first crossing, which flatters it. The clock stops during evaluation.
+
+What this does not show: flomi's rate, steps and sizes were tried out on Gaussians of these levels (other rows and weights), the
+peers' on nothing; and two of flomi's critics hold the layer that Gaussians ask for, though they do not start from it.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ MINE = {
 }  # fmt: skip
 PEERS = {
     f"torch-mist {bound} {kind}": {
-        "bound": bound, "batch": batch, "lr": lr, "every": 25, "hidden_dims": hidden, "neg_samples": 1,
+        "bound": bound, "batch": batch, "lr": lr, "every": 10, "hidden_dims": hidden, "neg_samples": 1,
     }
     for kind, batch, lr, hidden in (("default", 128, 5e-4, [128]), ("wide", 512, 1e-3, [256, 256]))
     for bound in ("smile", "mine")
@@ -62,11 +65,11 @@ def networks(call: argparse.Namespace) -> Iterator[Part]:
     with tempfile.TemporaryDirectory() as place:
         for nats in call.levels:
             data, held = (str(Path(place) / f"{what}-{nats}.npz") for what in ("rows", "held"))
-            for file, n, seed in ((data, ROWS, 21), (held, HELD, 22)):
+            for file, n, seed in ((data, ROWS, 31), (held, HELD, 32)):
                 x, y = gaussian(n, nats, seed)
                 np.savez(file, x=x, y=y)
             found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in settings}
-            for seed in range(call.seeds):
+            for seed in range(100, 100 + call.seeds):
                 for name, setting in settings.items():
                     side = sides[name.split()[0]]
                     side.make(what="trace", data=data, held=held, seed=seed, **setting)

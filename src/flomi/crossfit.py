@@ -390,12 +390,10 @@ def _entries(folds: list[Fold]) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for fold in folds for name in fold.measured):
         seen = [fold for fold in folds if name in fold.measured]
-        summaries = [fold.measured[name].summary for fold in seen]
-        weight = np.array([fold.index.size for fold in seen], float)
-        weight /= weight.sum()
+        whole = inference.pooled([fold.measured[name].summary for fold in seen])
         entries[name] = {
-            "bound": float(weight @ [s.bound for s in summaries]),
-            "stderr": float(np.sqrt(weight**2 @ [s.bound_stderr**2 for s in summaries])),
+            "bound": whole.bound,
+            "stderr": whole.bound_stderr,
             "folds_won": won[name],
             "seconds": float(sum(fold.seconds[name] for fold in seen)),
         }

@@ -8,6 +8,7 @@ Of n (n - 1) pairs a model is judged on all where memory holds them, and otherwi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from flomi.training import Model
 
 __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report", "table"]
 
-MIN_SHIFTS = 128  # what the certificate looks at
+CERTIFIED = 128  # pairs a row that the certificate looks at
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 PAIRS = 2**12  # the same one by one, each with the numbers of a network's layers
 SPARSE = 32  # an exact critic scores a whole row of its matrix faster than a 32nd of it pair by pair
@@ -79,31 +80,57 @@ class _Encoded:
         step = max(1, BLOCK // self.n)
         return torch.cat([self.critic.matrix(part, self.b) for part in self.a.split(step)])
 
-    def exponentials(self, groups: np.ndarray | None) -> tuple[Tensor, float]:
-        """e^(g' - away - top) [n, n] in float64, 0 where i = j or both are of one group, and `top`, which makes the largest 1."""
-        e = torch.empty(self.n, self.n, dtype=torch.float64)
+    def blocks(self, away: Tensor, labels: Tensor | None, out: Tensor | None = None) -> Iterator[Tensor]:
+        """g' - away in float64, some rows at a time, -inf where i = j or both are of one group; in `out` [n, n] if given."""
         step = max(1, BLOCK // self.n)
-        labels = None if groups is None else torch.from_numpy(groups)
-        top = -math.inf
         for start in range(0, self.n, step):
             rows = slice(start, min(start + step, self.n))
-            block = self.critic.matrix(self.a[rows], self.b).to(e)
+            block = self.critic.matrix(self.a[rows], self.b).double()
             if self.marginal is not None:
-                block -= self.marginal.to(e)
-            block = torch.sub(block, self.away[rows, None].to(e), out=e[rows])
+                block -= self.marginal
+            block = torch.sub(block, away[rows, None], out=None if out is None else out[rows])
             block.diagonal(start).fill_(-math.inf)
             if labels is not None:
                 block.masked_fill_(labels[rows, None] == labels, -math.inf)
-            highest = float(block.max())
-            if math.isnan(highest):
-                raise ValueError("scores must not hold NaN: look for a critic that diverged")
-            top = max(top, highest)
-        if top == -math.inf:
-            raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+            yield block
+
+    def exponential(self, groups: np.ndarray | None) -> Exponential:
+        """What all pairs' terms e^(g' - away) leave."""
+        labels = None if groups is None else torch.from_numpy(groups).to(self.a.device)
+        e = torch.empty(self.n, self.n, dtype=torch.float64, device=self.a.device)
+        top = -LARGEST
+        for block in self.blocks(self.away, labels, e):
+            top = max(top, _checked(float(block.max())))
         top = min(top, LARGEST)
-        for part in e.split(step):
+        for part in e.split(max(1, BLOCK // self.n)):
             part.sub_(top).exp_()
-        return e, top
+        return Exponential.of_matrix(e.cpu().numpy(), top, groups)
+
+    def log_sum(self, some: Table | None, labels: Tensor | None) -> float:
+        """log of the sum of e^p over some pairs, or over all of them, p = g' - c the score."""
+        parts = self.blocks(self.c, labels)
+        if some is not None:
+            p = (self.ratios(some) - self.c[:, None]).double()
+            parts = iter(
+                [p if labels is None else p.masked_fill(labels[:, None] == labels[some.columns], -math.inf)]
+            )
+        return float(torch.stack([part.logsumexp((0, 1)) for part in parts]).logsumexp(0))
+
+    def measured(self, terms: Exponential, m: int, some: Table | None, groups: np.ndarray | None) -> Measured:
+        pos, p = _numpy(-self.dual), _numpy(self.ratio - self.c)
+        _checked(float(pos.sum() + p.sum()))
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            sums = np.where(terms.rows > 0, np.exp(terms.top) * terms.rows, 0.0)
+            by_row = pos + 1 - sums * (self.n / terms.pairs)
+            # a learned u may be so far off in one row that nothing can be told of the others' scores from these sums
+            same, labels = (
+                self.away is self.c,
+                None if groups is None else torch.from_numpy(groups).to(self.a.device),
+            )
+            log_sum = terms.top + np.log(terms.rows.sum()) if same else self.log_sum(some, labels)
+        return Measured(
+            by_row, fold_summary(pos, terms, groups), float(p.mean() - log_sum + np.log(terms.pairs)), m
+        )
 
 
 @torch.no_grad()
@@ -120,17 +147,18 @@ def measure(
     """Score rows that the model has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
     m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
-    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. The rows
-    should be in random order. Returns the scores of some pairs too, for `report`.
+    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. Up to `most`
+    all pairs are taken wherever they cost less than m would. The rows should be in random order. Returns the scores of some
+    pairs too, for `report`.
     """
     seen, n = _Encoded(model, bound, rows), len(rows[0])
-    labels = None if groups is None else np.unique(groups, return_inverse=True)[1]
-    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(MIN_SHIFTS, pairs // n))
+    labels = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    if labels is not None and labels.max() == 0:
+        raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
+    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(CERTIFIED, pairs // n))
     while True:
         if m == n - 1 or (model.exact and m > n // SPARSE and n * (n - 1) <= most):
-            e, top = seen.exponentials(labels)
-            terms = Exponential.of_matrix(e.numpy(), top, labels)
-            return _measured(seen, terms, n - 1, labels), None
+            return seen.measured(seen.exponential(labels), n - 1, None, labels), None
         some = seen.at(m, seed)
         contrast = (seen.ratios(some) - seen.away[:, None]).double()
         e = torch.exp(contrast)
@@ -138,18 +166,11 @@ def measure(
         if 2 * m * n > most or sampling <= float(by_row.var()) / 4:
             break
         m = min(2 * m, n - 1)
-    scores = PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
-    return _measured(seen, Exponential.of_pairs(scores), m, labels), some
-
-
-def _measured(seen: _Encoded, terms: Exponential, m: int, groups: np.ndarray | None) -> Measured:
-    pos, p, away = _numpy(-seen.dual), _numpy(seen.ratio - seen.c), _numpy(seen.away - seen.c)
-    far = float(away.max())
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        sums = np.where(terms.rows > 0, np.exp(terms.top) * terms.rows, 0.0)
-        by_row = pos + 1 - sums * (seen.n / terms.pairs)
-        log_mean = terms.top + far + float(np.log(terms.rows @ np.exp(away - far) / terms.pairs))
-    return Measured(by_row, fold_summary(pos, terms, groups), float(p.mean()) - log_mean, m)
+    terms = Exponential.of_pairs(
+        PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
+    )
+    found = seen.measured(terms, m, some, labels)
+    return found, _first(some) if bound.name == "flo" else some
 
 
 @torch.no_grad()
@@ -165,7 +186,7 @@ def report(
 ) -> HeldOut:
     """The bound asked for on the pairs of `measured`, its PMI read-out, and the score; `some` as `measure` returned it."""
     seen, flo = _Encoded(model, bound, rows), bound.name == "flo"
-    some = some or seen.at(min(measured.negatives, MIN_SHIFTS), seed)
+    some = some or seen.at(min(measured.negatives, CERTIFIED), seed)
     every = measured.negatives == seen.n - 1 and not flo  # FLO's values by row are there already
     scores = Scores(seen.g, Dense(seen.matrix()) if every else some, seen.u, seen.baseline, seen.marginal)
     value = measured.by_row if flo else _numpy(bound.value(scores))
@@ -178,15 +199,26 @@ def pair_scores(
 ) -> PairScores:
     """The score p of the rows, and of as many of their pairs as the certificate looks at."""
     seen = _Encoded(model, bound, rows)
-    return _pair_scores(seen, seen.at(min(seen.n - 1, MIN_SHIFTS), seed), groups)
+    return _pair_scores(seen, seen.at(min(seen.n - 1, CERTIFIED), seed), groups)
 
 
 def _pair_scores(seen: _Encoded, some: Table, groups: np.ndarray | None) -> PairScores:
-    assert some.columns is not None
-    some = Table(some.scores[:, :MIN_SHIFTS], some.columns[:, :MIN_SHIFTS])
+    some = _first(some)
     return PairScores(
         _numpy(seen.ratio - seen.c), _numpy(seen.ratios(some) - seen.c[:, None]), _shifts(some), groups
     )
+
+
+def _first(some: Table) -> Table:
+    """As many of the pairs as the certificate looks at, in memory of their own."""
+    assert some.columns is not None
+    return Table(some.scores[:, :CERTIFIED].clone(), some.columns[:, :CERTIFIED].clone())
+
+
+def _checked(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("scores must not hold NaN: look for a critic that diverged")
+    return value
 
 
 def _shifts(some: Table) -> np.ndarray:

@@ -12,6 +12,7 @@ All values in nats. Standard errors here are asymptotic; only the certificate ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,22 +106,24 @@ def mean_stderr(values: Array, groups: Labels | None = None) -> float:
     centred = values - values.mean()
     if groups is not None:
         centred = np.bincount(np.unique(groups, return_inverse=True)[1].reshape(-1), centred)
-    units = centred.size
+    units, largest = centred.size, float(np.abs(centred).max(initial=0.0))
     if units < 2:
         return float("inf")
-    return float(np.sqrt(units / (units - 1) * np.sum(centred**2)) / n)
+    if largest == 0 or not np.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(units / (units - 1) * np.sum((centred / largest) ** 2)) / n)
 
 
 @dataclass(frozen=True)
 class Exponential:
     """What the pairs' terms e_ij of the exponential leave behind, when they are gone.
 
-    ``mean`` A over all pairs, the ``rows``' sums [n] in units of exp(``top``), each row's ``influence`` [n] on A, the variance of
-    its ``degenerate`` part, its effective size ``ess``, and how many ``pairs`` there were.
+    ``mean`` A over all pairs, the ``rows``' sums [n] in units of exp(``top``), each row's ``influence`` [n] on A, the standard
+    error that its ``degenerate`` part leaves, its effective size ``ess``, and how many ``pairs`` there were.
 
     With the Hoeffding decomposition e_ij = A + r_i + c_j + d_ij, a row's influence is r_i + c_i, row and column
     together. Means over m partners carry the noise of d twice, where the mean of all e_ij carries it once; the
-    degenerate part's variance is there so that one can be taken away.
+    degenerate part is there so that one of them can be taken away.
     """
 
     mean: float
@@ -136,7 +139,7 @@ class Exponential:
         """e = exp(neg), by cyclic shifts."""
         n, m = scores.neg.shape
         neg, keep = scores.apart()
-        top = min(float(neg.max()), LARGEST)
+        top = float(np.clip(neg.max(), -LARGEST, LARGEST))
         e = np.exp(neg - top)
         partner = (np.arange(n)[:, None] + scores.shifts) % n
         row, row_count = e.sum(axis=1), keep.sum(axis=1)
@@ -145,7 +148,7 @@ class Exponential:
         total, squares = float(row.sum()), float(np.vdot(e, e))
         products = 0.0
         # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
-        if m >= 4 and scores.groups is None:
+        if m >= 4 and scores.groups is None and np.isfinite(squares):
             mean = total / pairs
             e -= (row / m - mean)[:, None]
             e -= (column / m)[partner]
@@ -202,7 +205,7 @@ class Exponential:
             return cls(np.inf, row, top, np.full(n, np.inf), 0.0, 1.0, pairs)
         influence = scale * (row + column - total / pairs * (row_count + column_count)) * n / pairs
         dof = max(pairs - 2 * n + 1, 1)
-        degenerate = scale**2 * max(products, 0.0) / dof / pairs
+        degenerate = scale * float(np.sqrt(max(products, 0.0) / dof / pairs))
         return cls(a, row, top, influence, degenerate, total**2 / squares if squares > 0 else 0.0, pairs)
 
 
@@ -214,7 +217,7 @@ def fold_summary(pos: Array, e: Exponential, groups: Labels | None = None) -> Fo
 
     def less(se: float) -> float:
         # never below what the rows' own spread leaves: a difference of two estimates can come out too small
-        return float(np.sqrt(max(se**2 - e.degenerate, 0.25 * se**2))) if np.isfinite(se) else se
+        return se * math.sqrt(max(1 - (e.degenerate / se) ** 2, 0.25)) if 0 < se < math.inf else se
 
     return FoldSummary(
         n=pos.size,
@@ -258,7 +261,7 @@ def pooled(parts: Sequence[FoldSummary]) -> Summary:
         return float(weight @ np.array([getattr(part, name) for part in parts]))
 
     def root(name: str) -> float:
-        return float(np.sqrt(weight**2 @ np.array([getattr(part, name) for part in parts]) ** 2))
+        return math.hypot(*(w * getattr(part, name) for w, part in zip(weight, parts, strict=True)))
 
     return Summary(
         n=sum(part.n for part in parts),

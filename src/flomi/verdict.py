@@ -248,12 +248,14 @@ def _score(e: Evidence) -> Iterator[Finding]:
 
 def _agreement(e: Evidence) -> Iterator[Finding]:
     """Whether the parts of the answer agree with one another."""
-    if len(e.fold_values) > 1 and len(e.fold_values) == len(e.fold_stderrs):
+    known = len(e.fold_values) == len(e.fold_stderrs) and np.isfinite(e.fold_values).all()
+    if known and len(e.fold_values) > 1:
         from scipy.special import chdtrc
 
         values, errors = np.asarray(e.fold_values), np.maximum(np.asarray(e.fold_stderrs), 1e-12)
-        weight = errors**-2.0
-        statistic = float(np.sum(weight * (values - np.sum(weight * values) / weight.sum()) ** 2))
+        weight = (errors.min() / errors) ** 2
+        apart = (values - np.sum(weight * values) / weight.sum()) / errors
+        statistic = float(np.sum(apart**2))
         spread = float(np.ptp(values))
         if spread > 2 * _tolerance(e) and chdtrc(values.size - 1, statistic) < FOLD_P_VALUE:
             grade = unreliable if spread > max(5 * TOLERANCE, abs(e.mi)) else caution

@@ -48,7 +48,7 @@ class FairModel(nn.Module):
     """
 
     def __init__(
-        self, dim_x: int, dim_z: int = 8, hidden: Sequence[int] = (64, 64), noise: float = 1.0
+        self, dim_x: int, dim_z: int = 4, hidden: Sequence[int] = (64, 64), noise: float = 1.0
     ) -> None:
         super().__init__()
         self.dim_z, self.noise = dim_z, noise
