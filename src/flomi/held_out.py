@@ -161,8 +161,11 @@ def measure(
             return seen.measured(seen.exponential(labels), n - 1, None, labels), None
         some = seen.at(m, seed)
         contrast = (seen.ratios(some) - seen.away[:, None]).double()
-        e = torch.exp(contrast)
-        sampling, by_row = float(e.var(1).mean()) / m, 1 - seen.dual - e.mean(1)
+        # mean and variance of the terms by row, a few rows at a time
+        mean, spread = (
+            torch.cat(v) for v in zip(*((e.mean(1), e.var(1)) for e in _exp(contrast)), strict=True)
+        )
+        sampling, by_row = float(spread.mean()) / m, 1 - seen.dual - mean
         if 2 * m * n > most or sampling <= float(by_row.var()) / 4:
             break
         m = min(2 * m, n - 1)
@@ -213,6 +216,10 @@ def _first(some: Table) -> Table:
     """As many of the pairs as the certificate looks at, in memory of their own."""
     assert some.columns is not None
     return Table(some.scores[:, :CERTIFIED].clone(), some.columns[:, :CERTIFIED].clone())
+
+
+def _exp(contrast: Tensor) -> Iterator[Tensor]:
+    return (part.exp() for part in contrast.split(max(1, BLOCK // contrast.shape[1])))
 
 
 def _checked(value: float) -> float:

@@ -41,6 +41,7 @@ __all__ = [
 
 Labels = NDArray[np.int64]
 LARGEST = 1e300  # an infinite score less this is infinite still
+SHIFTS = 16  # so many columns of a table are read at a time
 TILE = 256  # rows and columns of a matrix that is read with its mirror image
 
 
@@ -136,31 +137,43 @@ class Exponential:
 
     @classmethod
     def of_pairs(cls, scores: PairScores) -> Exponential:
-        """e = exp(neg), by cyclic shifts."""
+        """e = exp(neg), by cyclic shifts, a few of them at a time, so that memory is that of neg."""
         n, m = scores.neg.shape
-        neg, keep = scores.apart()
+        neg, keep = (scores.neg, None) if scores.groups is None else scores.apart()
         top = float(np.clip(neg.max(), -LARGEST, LARGEST))
-        e = np.exp(neg - top)
-        partner = (np.arange(n)[:, None] + scores.shifts) % n
-        row, row_count = e.sum(axis=1), keep.sum(axis=1)
-        column, column_count = (np.bincount(partner.ravel(), v.ravel(), n).astype(float) for v in (e, keep))
-        pairs = int(keep.sum())
-        total, squares = float(row.sum()), float(np.vdot(e, e))
-        products = 0.0
+        shifts = scores.shifts % n
+
+        def terms(some: slice) -> Array:
+            """[shifts, n] the terms of some shifts."""
+            found: Array = np.ascontiguousarray(neg[:, some].T)
+            np.exp(np.subtract(found, top, out=found), out=found)
+            return found
+
+        row, column, squares, products = np.zeros(n), np.zeros(n), 0.0, 0.0
+        row_count, column_count = np.full((2, n), float(m))
+        if keep is not None:
+            row_count, column_count = keep.sum(axis=1), np.zeros(n)
+        for start in range(0, m, SHIFTS):
+            e = terms(slice(start, start + SHIFTS))
+            row += e.sum(axis=0)
+            squares += float(np.vdot(e, e))
+            for k, v in enumerate(e, start):
+                column += np.roll(v, shifts[k])
+                if keep is not None:
+                    column_count += np.roll(keep[:, k], shifts[k])
         # the degenerate part's variance needs enough partners to tell it from the projections; groups keep the larger value
-        if m >= 4 and scores.groups is None and np.isfinite(squares):
-            mean = total / pairs
-            e -= (row / m - mean)[:, None]
-            e -= (column / m)[partner]
-            at = np.full(n, -1)
-            at[scores.shifts % n] = np.arange(m)
-            mirror = at[-scores.shifts % n]
-            products = float(np.vdot(e, e))
-            both = np.flatnonzero(
-                mirror >= 0
-            )  # the pair (j, i) is in the table too: d_ij and d_ji share both rows
-            for some in np.array_split(both, len(both) // 64 + 1):  # a few columns at a time, for memory
-                products += float(np.vdot(e[:, some], e[partner[:, some], mirror[some]]))
+        if m >= 4 and keep is None and np.isfinite(squares):
+            # sum of d_ij^2, d_ij = e_ij - r_i - c_j, from sums of e and e^2
+            r, c = row / m - row.sum() / (n * m), column / m
+            across = sum(float(r @ np.roll(c, -shift)) for shift in shifts)
+            products = squares - 2 * float(row @ r + column @ c) + m * float(r @ r + c @ c) + 2 * across
+            at = {int(shift): k for k, shift in enumerate(shifts)}
+            for k, shift in enumerate(shifts):
+                # where the pair (j, i) is in the table too, d_ij and d_ji share both rows
+                if (other := at.get(int(n - shift), -1)) >= k:
+                    d = terms(slice(k, k + 1))[0] - r - np.roll(c, -shift)
+                    mirror = terms(slice(other, other + 1))[0] - r - np.roll(c, shift)
+                    products += (1 if other == k else 2) * float(d @ np.roll(mirror, -shift))
         return cls._made(top, row, column, row_count, column_count, squares, products)
 
     @classmethod
