@@ -144,8 +144,9 @@ def train(
     """Maximise the bound on `rows`, stop by `held`, and leave the best state in `model`.
 
     AdamW with linear warm-up, cosine decay and clipped gradients; every `eval_every` steps the monitor on the validation
-    rows `held`, or the first 10,000 of them, which get no gradient. Stops after `patience` evaluations without a new best. Ctrl-C ends the loop early:
-    the best state so far stays, and `History.interrupted` says so. `progress` labels a bar that shows the held-out bound.
+    rows `held`, or the first 10,000 of them, which get no gradient. Stops after `patience` evaluations without a new best.
+    Ctrl-C ends the loop early: the best state so far stays, and `History.interrupted` says so. `progress` labels a bar that
+    shows the held-out bound.
     """
     x, y = rows
     n = len(x)
