@@ -24,8 +24,11 @@ __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report", "table"]
 
 CERTIFIED = 128  # pairs a row that the certificate looks at
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
-PAIRS = 2**12  # the same one by one, each with the numbers of a network's layers
-SPARSE = 32  # an exact critic scores a whole row of its matrix faster than a 32nd of it pair by pair
+PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
+SPARSE, DENSE = (
+    8,
+    4,
+)  # from an eighth of a row on an exact critic is faster by its matrix; from a fourth on all pairs are taken
 Rows = tuple[Tensor, Tensor]
 
 
@@ -147,17 +150,18 @@ def measure(
     """Score rows that the model has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
     m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
-    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. Up to `most`
-    all pairs are taken wherever they cost less than m would. The rows should be in random order. Returns the scores of some
-    pairs too, for `report`.
+    would be more than `most` pairs, which memory has to hold; what they leave open is part of the standard error. An exact
+    critic takes all pairs instead of twice as many, where `most` allows. The rows should be in random order. Returns the
+    scores of some pairs too, for `report`.
     """
     seen, n = _Encoded(model, bound, rows), len(rows[0])
     labels = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     if labels is not None and labels.max() == 0:
         raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
     m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(CERTIFIED, pairs // n))
+    whole = model.exact and n * (n - 1) <= most
     while True:
-        if m == n - 1 or (model.exact and m > n // SPARSE and n * (n - 1) <= most):
+        if m == n - 1 or (whole and m > n // DENSE):
             return seen.measured(seen.exponential(labels), n - 1, None, labels), None
         some = seen.at(m, seed)
         contrast = (seen.ratios(some) - seen.away[:, None]).double()
@@ -166,9 +170,9 @@ def measure(
             torch.cat(v) for v in zip(*((e.mean(1), e.var(1)) for e in _exp(contrast)), strict=True)
         )
         sampling, by_row = float(spread.mean()) / m, 1 - seen.dual - mean
-        if 2 * m * n > most or sampling <= float(by_row.var()) / 4:
+        if (not whole and 2 * m * n > most) or sampling <= float(by_row.var()) / 4:
             break
-        m = min(2 * m, n - 1)
+        m = n - 1 if whole else min(2 * m, n - 1)
     terms = Exponential.of_pairs(
         PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
     )
