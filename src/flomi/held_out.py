@@ -25,10 +25,8 @@ __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report", "table"]
 CERTIFIED = 128  # pairs a row that the certificate looks at
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
-SPARSE, DENSE = (
-    8,
-    4,
-)  # from an eighth of a row on an exact critic is faster by its matrix; from a fourth on all pairs are taken
+SPARSE = 8  # from an eighth of a row on an exact critic is faster by rows of its matrix than pair by pair,
+DENSE = 4  # and from a fourth on all pairs are taken
 Rows = tuple[Tensor, Tensor]
 
 
@@ -66,7 +64,7 @@ class _Encoded:
         self.ratio = self.g if self.marginal is None else self.g - self.marginal  # g as a log density ratio
         learned = self.u if "u" in bound.needs else None
         self.dual = self.c - self.ratio if learned is None else learned
-        # log of the exponential's term is g' - away: away is c where u = c - g, so one table is contrast and score
+        # the exponential's term is e^(g' - away); away is c where u = c - g, learned or not: then it is that of the score too
         self.away = self.c if learned is None else self.ratio + learned
 
     def at(self, m: int, seed: int) -> Table:
@@ -125,15 +123,13 @@ class _Encoded:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             sums = np.where(terms.rows > 0, np.exp(terms.top) * terms.rows, 0.0)
             by_row = pos + 1 - sums * (self.n / terms.pairs)
-            # a learned u may be so far off in one row that nothing can be told of the others' scores from these sums
-            same, labels = (
-                self.away is self.c,
-                None if groups is None else torch.from_numpy(groups).to(self.a.device),
-            )
-            log_sum = terms.top + np.log(terms.rows.sum()) if same else self.log_sum(some, labels)
-        return Measured(
-            by_row, fold_summary(pos, terms, groups), float(p.mean() - log_sum + np.log(terms.pairs)), m
-        )
+            log_sum = terms.top + float(np.log(terms.rows.sum()))
+        if not torch.equal(self.away, self.c):
+            # a learned u may be so far off in one row that these sums tell nothing of the others' scores
+            labels = None if groups is None else torch.from_numpy(groups).to(self.a.device)
+            log_sum = self.log_sum(some, labels)
+        dv = float(p.mean()) - (log_sum - math.log(terms.pairs))
+        return Measured(by_row, fold_summary(pos, terms, groups), dv, m)
 
 
 @torch.no_grad()
