@@ -124,6 +124,11 @@ class Fold:
     history: list[dict[str, Any]]
     interrupted: bool
 
+    @property
+    def won(self) -> Measured:
+        """What the referee says of the winner."""
+        return self.measured[self.winner.name]
+
 
 def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]:
     """The names that compete under critic="auto", simple ones first, given the number of `rows` that each will train on.

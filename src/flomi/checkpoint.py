@@ -144,7 +144,8 @@ def _compare(path: Path, mine: dict[str, Any]) -> None:
         ) from None
     if known != (mine["format"], mine["version"]):
         raise ValueError(
-            f"checkpoint {path} was made by flomi {known[1]}, this is {mine['version']}; name another folder"
+            f"checkpoint {path} was made by another flomi ({known[1]}, format {known[0]}) than this one "
+            f"({mine['version']}, format {mine['format']}); name another folder"
         )
     if other:
         changed = ", ".join(f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in other[:3])

@@ -177,7 +177,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     pmi = np.full(n, np.nan)
     pmi[rows] = np.concatenate([fold.held.pmi for fold in folds])
     value = np.concatenate([fold.held.value for fold in folds])
-    total = inference.pooled([fold.measured[fold.winner.name].summary for fold in folds])
+    total = inference.pooled([fold.won.summary for fold in folds])
     flo = plan.bound.name == "flo"  # whose held-out value is the referee's
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
@@ -206,9 +206,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             imbalance_stderr=total.imbalance_stderr,
             lower_bound=certificate.value,
             ess=total.ess,
-            ceiling=plan.bound.cap(folds[0].measured[folds[0].winner.name].negatives)
-            if plan.bound.cap
-            else None,
+            ceiling=plan.bound.cap(folds[0].won.negatives) if plan.bound.cap else None,
             fold_values=total.fold_bounds,
             fold_stderrs=total.fold_stderrs,
             gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
@@ -225,7 +223,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     scale = () if note is None else (note,)
     projection, labels = _projection(data)
     used: dict[str, Any] = {
-        "negatives_a_row": sorted({fold.measured[fold.winner.name].negatives for fold in folds}),
+        "negatives_a_row": sorted({fold.won.negatives for fold in folds}),
         "groups": None if data.groups is None else len(np.unique(data.groups)),
     }
     if data.whole is not None:
@@ -347,7 +345,7 @@ def _point(
         method = f"{formula(named).method}; plus the middle of what the networks gained on training and on held-out rows"
         critic = chosen
     else:
-        held = np.array([fold.measured[fold.winner.name].recalibrated for fold in folds])
+        held = np.array([fold.won.recalibrated for fold in folds])
         training = np.array([fold.training_value for fold in folds])
         method = "middle of the Donsker-Varadhan values on training and on held-out rows"
         critic = Counter(fold.winner.name for fold in folds).most_common(1)[0][0]
