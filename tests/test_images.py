@@ -176,8 +176,9 @@ def test_wrong_folders_are_errors(change, complaint: str, tmp_path: Path) -> Non
         (b"", "is no idx file"),
         (bytes([0, 0, 13, 1, 0, 0, 0, 1, 0]), "is no idx file"),
         (idx(np.zeros((2, 3), np.uint8))[:-1], r"has 5 values where its head says \(2, 3\), 6"),
-        (gzip.compress(idx(np.zeros(9, np.uint8)))[:-9], "can't be unpacked"),
+        (gzip.compress(idx(np.zeros(9, np.uint8)), mtime=0)[:-9], "can't be unpacked"),
     ],
+    ids=["empty", "no magic number", "a value short", "cut short"],
 )
 def test_a_broken_idx_file_is_an_error(data: bytes, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
