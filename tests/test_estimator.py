@@ -62,6 +62,17 @@ def test_at_high_mi_a_rivals_noisy_value_does_not_count() -> None:
     assert r.ci[0] < truth < r.ci[1] and r.ci[1] - r.ci[0] < 1.5
 
 
+def test_a_network_that_cannot_see_so_much_is_not_trained_and_counts_as_doubt() -> None:
+    x, y = gaussian(1000, 5, rho=0.98)
+    truth = -2.5 * math.log1p(-(0.98**2))  # 8.1 nats, a batch of 256 shows at most 5.5
+    result = estimate(x, y, effort="fast")
+    assert "residual" not in result.candidates
+    assert result.critic == "gaussian"
+    alone = estimate(x, y, effort="fast", critic="gaussian")
+    assert alone.stderr * 1.4 < result.stderr < alone.stderr * 1.5
+    assert abs(result.mi - truth) < 3 * result.stderr
+
+
 def test_independent_data_reads_zero() -> None:
     x, _ = gaussian(1000, 3)
     _, y = gaussian(1000, 3, seed=1)

@@ -19,7 +19,7 @@ from flomi.inference import (
     mean_stderr,
     summarise,
 )
-from flomi.rows import describe_rows
+from flomi.rows import _local_noise, _noise_by_column, describe_rows
 
 # A discrete joint distribution of 2 x 2 values, small enough to enumerate every data set of four rows.
 JOINT = np.array([[0.4, 0.1], [0.15, 0.35]])
@@ -464,6 +464,16 @@ def test_a_relation_needs_more_than_outliers_large_numbers_or_groups():
     trend = np.linspace(0, 1, 600)[:, None] + subject[:, None]
     assert describe_rows(trend, np.sin(trend))["local_noise"] < 0.01
     assert describe_rows(trend, np.sin(trend), subject)["local_noise"] is None
+
+
+def test_neighbours_in_one_column_are_those_of_the_tree():
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((1000, 3))
+    y = np.column_stack([np.sin(x[:, 0]) + 0.01 * rng.standard_normal(1000), x[:, 2] ** 2, np.round(x[:, 1])])
+    by_tree = min(v for v in (_local_noise(c[:, None], y) for c in x.T) if v is not None)
+    assert _noise_by_column(x, y) == pytest.approx(by_tree, rel=0.1)
+    assert _noise_by_column(x[:200], y[:200]) is None  # too few
+    assert _noise_by_column(x, y[:, 2:]) is None  # repeated values
 
 
 def test_one_exact_column_among_others_is_found():

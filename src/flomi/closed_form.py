@@ -154,9 +154,11 @@ class EllipticalCritic(nn.Module):
             weight_y=weight_y.to(dtype),
             corr=corr.to(dtype),
         )
-        pmi = critic(x, y)
+        a = critic._side(z[:, :dim].to(dtype), critic.center_x, critic.weight_x)
+        b = critic._side(z[:, dim:].to(dtype), critic.center_y, critic.weight_y)
+        pmi = critic.pairs(a, b)
         critic.in_sample = _in_sample(dispersion, nu, kept, corr, len(pmi), float(pmi.double().var()))
-        some = critic.matrix(*critic.encode(x[:CAP_ROWS], y[:CAP_ROWS]))
+        some = critic.matrix(a[:CAP_ROWS], b[:CAP_ROWS])
         critic.low, critic.high = torch.tensor(-math.log(len(x)), dtype=dtype), highest(some, pmi)
         return critic
 

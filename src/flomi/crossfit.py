@@ -305,9 +305,9 @@ def _point(
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
 
         A rival without a formula counts by what it loses on held-out rows and the error of that, at most by `stderr`: at high
-        MI a held-out value is so noisy that it says nothing.
+        MI a held-out value is so noisy that it says nothing. A network that a fold did not try counts by `stderr`.
         """
-        found = [0.0]
+        found = [stderr if untried else 0.0]
         for name in rivals:
             if regular and name in forms and CRITICS[name].formula:
                 rival = form_of(name)
@@ -317,6 +317,7 @@ def _point(
                 found.append(min(stderr, math.hypot(*loss(name))))
         return max(found)
 
+    untried = any(fold.base is not None and fold.residual is None for fold in folds)
     regular = groups is None and candidates.continuous(x) and candidates.continuous(y)
     under = [chosen] if chosen in forms else [str(fold.base) for fold in folds]
     if regular and all(name in forms and CRITICS[name].formula for name in under):

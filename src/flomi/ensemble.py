@@ -276,9 +276,11 @@ def fit_residual(
         training = float((_value(of_all(seen, seen_base)) - _value(seen_base)).mean())
         difference = (_rowwise(of_all(judged, judged_base)) - _rowwise(judged_base)).flatten()
         stderr = float(difference.std()) / math.sqrt(min(difference.numel(), n))
+        a, b = net.joined(hx, hy, a0, b0)
         some = order[: recipe.judged * 4 // 3]
-        net.shift.copy_(log_mean_off(apart(net.matrix(*net.encode(x[some], y[some])), some)))
-        net.high.copy_(highest(apart(net.matrix(*net.encode(x[some], y[some])), some), net(x, y)))
+        among = apart(net.matrix(a[some], b[some]), some)
+        net.shift.copy_(log_mean_off(among))
+        net.high.copy_(highest(among - net.shift, net.pairs(a, b)))
         net.low.fill_(-math.log(n))
     return net, Gain(float(difference.mean()), stderr, training), history
 

@@ -99,10 +99,11 @@ class RegressionCritic(nn.Module):
             *ranks, *whiten, **buffers, from_x=torch.tensor(from_x), components=t[:0],
             shift=torch.zeros(()).to(t), low=torch.tensor(-math.inf).to(t), high=torch.tensor(math.inf).to(t),
         )  # fmt: skip
-        residual = (t - critic._mean(s)) @ critic.root
+        mean = critic._mean(s)
+        residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
-        critic._choose_marginal(s, t)
-        a, b = critic.encode(x, y)
+        critic._choose_marginal(mean, t)
+        a, b = critic._codes(mean, t)
         first = _spread(len(x), CAP_ROWS)
         g = critic.matrix(a[first], b[first])
         n = len(g)
@@ -115,15 +116,15 @@ class RegressionCritic(nn.Module):
         )
         return critic
 
-    def _choose_marginal(self, s: Tensor, t: Tensor) -> None:
-        """The mixture as q where it makes rows that are not in it more likely than the normal law does."""
+    def _choose_marginal(self, mean: Tensor, t: Tensor) -> None:
+        """The mixture as q where it makes rows that are not in it more likely than the normal law does; mean is f(s)."""
         inside = _spread(len(t), min(_COMPONENTS, len(t) // 2))
         outside = torch.ones(len(t), dtype=torch.bool)
         outside[inside] = False
         judged = t[outside]
         judged = judged[_spread(len(judged), len(inside))]
         normal = float(self._log_marginal(judged).mean())
-        self.components = self._mean(s[inside]) @ self.root
+        self.components = mean[inside] @ self.root
         if float(self._log_marginal(judged).mean()) <= normal:
             self.components = self.components[:0]
 
@@ -146,7 +147,11 @@ class RegressionCritic(nn.Module):
         zx = self.whiten_x(self.ranks_x(x).to(self.whiten_x.weight))
         zy = self.whiten_y(self.ranks_y(y).to(self.whiten_y.weight))
         s, t = (zx, zy) if self.from_x else (zy, zx)
-        f, w = self._mean(s) @ self.root, t @ self.root
+        return self._codes(self._mean(s), t)
+
+    def _codes(self, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The encodings from f(s) and t."""
+        f, w = mean @ self.root, t @ self.root
         log_det = self.root.diagonal().log().sum()
         own = log_det - 0.5 * w.square().sum(-1, keepdim=True) - self._log_marginal(t)[:, None]
         of_s, of_t = torch.cat([f, -0.5 * f.square().sum(-1, keepdim=True)], -1), torch.cat([w, own], -1)

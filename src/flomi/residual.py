@@ -117,13 +117,12 @@ class ResidualCritic(nn.Module):
         return self.pairs(*self.encode(x, y))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        fx, fy = self.towers(
-            *(
-                i.expand(i(v)).expand(self.members, -1, -1)
-                for i, v in ((self.inputs_x, x), (self.inputs_y, y))
-            )
-        )
-        a0, b0 = self.base.encode(x, y)  # type: ignore[operator]
+        hx, hy = (i.expand(i(v)) for i, v in ((self.inputs_x, x), (self.inputs_y, y)))
+        return self.joined(hx, hy, *self.base.encode(x, y))  # type: ignore[operator]
+
+    def joined(self, hx: Tensor, hy: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
+        """The encodings, from expanded inputs [n, width] and those of the base."""
+        fx, fy = self.towers(*(h.expand(self.members, -1, -1) for h in (hx, hy)))
         sides = []
         for f, base, share in ((fx, a0, self.members), (fy, b0, 1)):
             inner = f[..., :-1].permute(1, 0, 2).flatten(1) / share

@@ -153,8 +153,7 @@ def _exact_function(x: Floats, y: Floats) -> float | None:
     pairs = a.shape[1] * b.shape[1]
     if 1 < pairs <= MAX_PAIRS:
         a, b = (side[: MAX_PAIR_ROWS // pairs + LOCAL_ROWS] for side in (a, b))
-        found += [_local_noise(column[:, None], b) for column in a.T]
-        found += [_local_noise(column[:, None], a) for column in b.T]
+        found += [_noise_by_column(a, b), _noise_by_column(b, a)]
     return min((value for value in found if value is not None), default=None)
 
 
@@ -174,13 +173,32 @@ def _local_noise(x: Floats, y: Floats) -> float | None:
         return None
     ranks: Floats = np.stack([_ranks(c) for c in x.T], axis=1)
     neighbours = np.asarray(cKDTree(ranks).query(ranks, k=9)[1])
-    random_pair = (n * (1 - 0.5**0.5)) ** 2  # median squared difference of two uniform ranks
     found = []
     for rank in map(_ranks, columns):
         near, far = (float(np.median((rank - rank[neighbours[:, k]]) ** 2)) for k in (1, 8))
         if near < LOCAL_SHRINKAGE * far:
-            found.append(float(near / random_pair))
+            found.append(near / _random_pair(n))
     return min(found, default=None)
+
+
+def _noise_by_column(x: Floats, y: Floats) -> float | None:
+    """The least of `_local_noise` of one column of x and y: in that column's order, neighbours are side by side."""
+    n = len(x)
+    x, y = (side[:, [len(np.unique(c)) > 0.9 * n for c in side.T]] for side in (x, y))
+    if n < LOCAL_ROWS or y.shape[1] == 0:
+        return None
+    ranks: Floats = np.stack([_ranks(c) for c in y.T], axis=1)
+    found: list[float] = []
+    for column in x.T:
+        rows = ranks[np.argsort(column, kind="stable")]
+        near, far = (np.median((rows[k:] - rows[:-k]) ** 2, axis=0) for k in (1, 4))
+        found += (near / _random_pair(n))[near < LOCAL_SHRINKAGE * far].tolist()
+    return min(found, default=None)
+
+
+def _random_pair(n: int) -> float:
+    """Median squared difference of two uniform ranks."""
+    return (n * (1 - 0.5**0.5)) ** 2  # type: ignore[no-any-return]
 
 
 def _ranks(values: Floats) -> Floats:
