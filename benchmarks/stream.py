@@ -95,7 +95,7 @@ def run(kind: str, n: int, effort: str, place: Path) -> dict[str, object]:
     command = [
         sys.executable,
         "-m",
-        "flomi.cli",
+        "flomi",
         "estimate",
         *json.loads(made.stdout),
         "--effort",

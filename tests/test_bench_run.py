@@ -65,7 +65,7 @@ GRID = [
 
 
 def test_a_run_killed_in_the_middle_and_run_again_gives_the_same_table(here: Path) -> None:
-    command = [sys.executable, "-m", "flomi.cli", "bench", *GRID, "--out", "killed.csv", "--quiet"]
+    command = [sys.executable, "-m", "flomi", "bench", *GRID, "--out", "killed.csv", "--quiet"]
     process = subprocess.Popen(command, env={**os.environ, "PAUSE": "0.05"}, stdout=subprocess.DEVNULL)
     path, until = here / "killed.csv", time.monotonic() + 60
     while time.monotonic() < until and (not path.exists() or path.read_bytes().count(b"\n") < 8):

@@ -176,7 +176,7 @@ def test_killed_and_started_again(tmp_path: Path, capsys: pytest.CaptureFixture[
         "--rows",
         "3000",
     ]
-    command = [sys.executable, "-m", "flomi.cli", *call, "--json", "--checkpoint", str(tmp_path / "c")]
+    command = [sys.executable, "-m", "flomi", *call, "--json", "--checkpoint", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 250
     while not list((tmp_path / "c").glob("fold-*")) and time.monotonic() < deadline:

@@ -490,7 +490,7 @@ def test_doctor_names_what_is_not_installed(monkeypatch: Any, capsys: pytest.Cap
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flomi.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "flomi", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

@@ -1,4 +1,4 @@
-"""`torchrun -m flomi.cli estimate`: processes share the folds, and one of them says what a single one would have said."""
+"""`torchrun -m flomi estimate`: processes share the folds, and one of them says what a single one would have said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEASURED = {"seconds", "threads", "versions"}  # may differ from run to run
 
 def run(folder: Path, *launcher: str, folds: int) -> Any:
     command = [
-        sys.executable, *launcher, "-m", "flomi.cli", "estimate", "rows.csv", "--x", "a,b", "--y", "c",
+        sys.executable, *launcher, "-m", "flomi", "estimate", "rows.csv", "--x", "a,b", "--y", "c",
         "--effort", "fast", "--folds", str(folds), "--json",
     ]  # fmt: skip
     found = subprocess.run(
