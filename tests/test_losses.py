@@ -93,6 +93,24 @@ def test_flo_loss_is_minus_flo() -> None:
     close(loss(q, k), -bounds.flo(Scores(g.diagonal(), Dense(g), loss.u(torch.cat([x, y], -1)))).mean())
 
 
+@EVERY
+def test_pmi_is_the_bounds_own_read_out_by_row(name: str) -> None:
+    q, k = features()
+    loss = make(name)
+    pmi = loss.pmi(q, k)
+    assert pmi.shape == (N,) and not pmi.requires_grad and loss.running.sum() == 0
+    x, y = normalize(q, dim=-1), normalize(k, dim=-1)
+    g = 10 * x @ y.T
+    if name == "flo":
+        assert loss.u is not None
+        close(pmi, -loss.u(torch.cat([x, y], -1)))
+    elif loss.bound.pmi is bounds._pmi_g:
+        close(pmi, g.diagonal())
+    elif loss.bound.pmi is bounds._pmi_drift:  # over the others of its row
+        others = g.fill_diagonal_(-math.inf).logsumexp(1) - math.log(N - 1)
+        close(pmi, 10 * (x * y).sum(1) - others)
+
+
 def test_infonce_is_cross_entropy_minus_log_k() -> None:
     q, k = features()
     logits = normalize(q, dim=-1) @ normalize(k, dim=-1).T / 0.1

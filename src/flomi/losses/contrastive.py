@@ -137,6 +137,21 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(query.device.type if isinstance(query, Tensor) else "cpu", enabled=False):
             return self._mean_of(self._directions(query, key, negatives, labels), self.bound.value).mean()
 
+    @torch.no_grad()
+    def pmi(
+        self, query: Tensor, key: Tensor, negatives: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
+        """The pointwise MI of every pair in nats, [n], as the bound reads it out, moving nothing: -u for FLO, g for JS.
+
+        Of InfoNCE and its like it is g less the log mean of e^g over the row's negatives, so it depends on the batch.
+
+        >>> from flomi.losses import FLOLoss
+        >>> FLOLoss(dim=8).pmi(torch.randn(16, 8), torch.randn(16, 8)).shape
+        torch.Size([16])
+        """
+        with torch.autocast(query.device.type if isinstance(query, Tensor) else "cpu", enabled=False):
+            return self._mean_of(self._directions(query, key, negatives, labels), self.bound.pmi)
+
     def mi(self) -> float:
         """Running bound on training batches in nats, NaN before the first: optimistic, since the model has seen its rows.
 
