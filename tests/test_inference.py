@@ -368,6 +368,8 @@ def test_a_sound_run_is_ok_without_a_word():
             "give 1.3 nats, 0.3 nats more than the estimate",
         ),
         ({"others": (("nearest neighbours give", 1.3, 0.2),)}, "ok", ""),
+        ({"unconfirmed": 0.3}, "caution", "networks gained 0.3 nats over the critic used"),
+        ({"unconfirmed": 0.03}, "ok", ""),
         ({"serial": 0.02}, "caution", "no more than about 100 independent ones"),
         ({"lower_bound": 1.01}, "caution", "below its own certificate 1.01 nats"),
         ({"n": 20}, "caution", "3.3 rows a dimension"),

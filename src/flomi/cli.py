@@ -477,3 +477,7 @@ def _usage(error: Any) -> str:
     if "unexpected extra argument" in line:
         line += "; put commas and no spaces between columns (--x a,b) and quotes around patterns ('gene_*')"
     return line if line.endswith("?") else f"{line}; see {path} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -212,6 +212,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
             gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
             others=_others(x, y, groups, plan.critic),
+            unconfirmed=_unconfirmed(folds, critic),
             automatic=plan.critic == "auto",
             rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in folds),
@@ -305,9 +306,9 @@ def _point(
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
 
         A rival without a formula counts by what it loses on held-out rows and the error of that, at most by `stderr`: at high
-        MI a held-out value is so noisy that it says nothing. A network that a fold did not try counts by `stderr`.
+        MI a held-out value is so noisy that it says nothing.
         """
-        found = [stderr if untried else 0.0]
+        found = [0.0]
         for name in rivals:
             if regular and name in forms and CRITICS[name].formula:
                 rival = form_of(name)
@@ -317,7 +318,6 @@ def _point(
                 found.append(min(stderr, math.hypot(*loss(name))))
         return max(found)
 
-    untried = any(fold.base is not None and fold.residual is None for fold in folds)
     regular = groups is None and candidates.continuous(x) and candidates.continuous(y)
     under = [chosen] if chosen in forms else [str(fold.base) for fold in folds]
     if regular and all(name in forms and CRITICS[name].formula for name in under):
@@ -374,6 +374,20 @@ def _others(
         value = ksg(*(RankNormal.fit(v[some])(v[some]) for v in (x, y))).numpy()
         found.append(("nearest neighbours give", float(value.mean()), inference.mean_stderr(value, None)))
     return tuple(found)
+
+
+def _unconfirmed(folds: list[Fold], critic: str) -> float:
+    """What networks gained over `critic`, in training and in validation both; 0 where most folds did not see it clearly."""
+    gains = []
+    for fold in folds:
+        network = fold.residual
+        if network is None or network.gain is None or critic not in fold.measured or network.name == critic:
+            continue
+        lead = fold.measured[critic].recalibrated - fold.measured[str(fold.base)].recalibrated
+        gain = min(network.gain.validation, network.gain.training) - max(0.0, lead)
+        if gain > UNSETTLED * network.gain.stderr:
+            gains.append(gain)
+    return float(np.mean(gains)) if 2 * len(gains) > len(folds) else 0.0
 
 
 def _rise(history: dict[str, Any]) -> float:

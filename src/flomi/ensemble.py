@@ -36,7 +36,8 @@ SHIFT = 2000  # rows that the quadratic layer is judged on
 @dataclass(frozen=True)
 class EnsembleRecipe:
     """How residual critics are trained; `prior` is rate x decay x n per column of the wider side (at least 4); `judged` are the
-    rows of a member on which its value is measured, and a third more fix the constant c."""
+    rows of a member on which its value is measured, and a third more fix the constant c. Where no member has gained
+    anything after `probe` steps, all give up."""
 
     members: int = 4
     steps: int = 300
@@ -48,6 +49,7 @@ class EnsembleRecipe:
     warmup: int = 30
     checks: int = 25
     patience: int = 10
+    probe: int = 60
     judged: int = 1500
 
 
@@ -172,7 +174,8 @@ def _run(
                 history.best_step = step if better.any() else history.best_step
                 bar.set_postfix_str(f"held-out value {history.validation[-1]:.3f}", refresh=False)
                 bar.update(step - bar.n)
-                if waited >= recipe.patience or step == recipe.steps:
+                hopeless = history.best_step == 0 and step >= recipe.probe
+                if hopeless or waited >= recipe.patience or step == recipe.steps:
                     break
             cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
             value = loss(step)

@@ -62,7 +62,8 @@ class Evidence:
     asked for, log(m + 1) for InfoNCE, and ``asked`` that bound's value; ``rise`` the gain of the validation bound in the last
     tenth of training; ``gaussian_bound`` the held-out bound of the Gaussian critic and ``gaussian_stderr`` the standard error of
     its difference from ``bound``; ``others`` what other estimators that seldom read too high give, with their standard
-    errors; ``automatic`` whether critic="auto" was asked for; ``ess`` the effective number of pairs of the exponential term;
+    errors; ``unconfirmed`` what networks gained in training and validation and held-out rows don't show; ``automatic`` whether
+    critic="auto" was asked for; ``ess`` the effective number of pairs of the exponential term;
     ``duplicates`` the share of rows that repeat another row in x and y together; ``serial`` the share of
     the rows that would be left of them as independent ones, if their order is that of time; ``entropy_x``, ``entropy_y`` the
     entropies of sides that are discrete; ``linear_noise``, ``local_noise`` the smallest share of variance in one direction or
@@ -89,6 +90,7 @@ class Evidence:
     gaussian_bound: float | None = None
     gaussian_stderr: float = 0.0
     others: tuple[tuple[str, float, float], ...] = ()
+    unconfirmed: float = 0.0
     automatic: bool = False
     rise: float | None = None
     interrupted: bool = False
@@ -235,6 +237,11 @@ def _score(e: Evidence) -> Iterator[Finding]:
                 f"{name} {_show(e, value)}, {_show(e, gap)} more than the estimate, and they seldom read too "
                 f"high: the critic misses dependence; {_other_critic(e)}"
             )
+    if e.unconfirmed > _tolerance(e):
+        yield caution(
+            f"networks gained {_show(e, e.unconfirmed)} over the critic used, in training and on validation rows, and held-out "
+            "rows don't confirm it: the estimate may be too low by that; add rows"
+        )
     if e.rise is not None and e.rise > max(RISING, RISING * abs(e.mi)):
         yield caution(
             f"the validation bound still rose by {_show(e, e.rise)} in the last tenth of training: the "
