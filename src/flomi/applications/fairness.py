@@ -288,7 +288,7 @@ Ints: TypeAlias = NDArray[Any]  # [n] of 0 and 1
 
 
 def parity_gap(decision: Ints, s: Ints) -> float:
-    """|P(decision = 1 | s = 1) - P(decision = 1 | s = 0)|; ValueError where a group is empty.
+    """``|P(decision = 1 | s = 1) - P(decision = 1 | s = 0)|``; ValueError where a group is empty.
 
     >>> parity_gap(np.array([1, 1, 0, 0]), np.array([0, 1, 0, 1]))
     0.0

@@ -87,8 +87,8 @@ def unmix(
 def amari(p: Tensor) -> float:
     r"""Amari distance of p = W A [k, k] from a scaled permutation: 0 where each component is one source, at most 1.
 
-    .. math:: \frac{1}{2k(k-1)} \Big[\sum_i \Big(\sum_j \frac{|p_{ij}|}{\max_l |p_{il}|} - 1\Big)
-              + \sum_j \Big(\sum_i \frac{|p_{ij}|}{\max_l |p_{lj}|} - 1\Big)\Big]
+    .. math:: \frac{1}{2k(k-1)} \left[\sum_i \left(\sum_j \frac{|p_{ij}|}{\max_l |p_{il}|} - 1\right)
+              + \sum_j \left(\sum_i \frac{|p_{ij}|}{\max_l |p_{lj}|} - 1\right)\right]
 
     Reference: Amari, Cichocki and Yang 1996.
 
