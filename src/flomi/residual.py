@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from flomi.features import Inputs
+
+if TYPE_CHECKING:
+    from flomi.scores import Critic
 
 __all__ = ["QuadraticNetwork", "ResidualCritic"]
 
@@ -86,7 +89,8 @@ class ResidualCritic(nn.Module):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.base, self.inputs_x, self.inputs_y = base, inputs_x, inputs_y
+        self.base = cast("Critic", base)
+        self.inputs_x, self.inputs_y = inputs_x, inputs_y
         self.sizes: dict[str, Any] = {
             "members": members,
             "width": width,
@@ -118,7 +122,7 @@ class ResidualCritic(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         hx, hy = (i.expand(i(v)) for i, v in ((self.inputs_x, x), (self.inputs_y, y)))
-        return self.joined(hx, hy, *self.base.encode(x, y))  # type: ignore[operator]
+        return self.joined(hx, hy, *self.base.encode(x, y))
 
     def joined(self, hx: Tensor, hy: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
         """The encodings, from expanded inputs [n, width] and those of the base."""
@@ -136,12 +140,12 @@ class ResidualCritic(nn.Module):
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:
         k = self.members * self.features
         inner = (a[..., :k] * b[..., :k]).sum(-1) + a[..., k] + b[..., k]
-        return self._held(inner + self.base.pairs(a[..., k + 1 :], b[..., k + 1 :]))  # type: ignore[operator]
+        return self._held(inner + self.base.pairs(a[..., k + 1 :], b[..., k + 1 :]))
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
         k = self.members * self.features
         inner = a[:, :k] @ b[:, :k].T + a[:, None, k] + b[None, :, k]
-        return self._held(inner + self.base.matrix(a[:, k + 1 :], b[:, k + 1 :]))  # type: ignore[operator]
+        return self._held(inner + self.base.matrix(a[:, k + 1 :], b[:, k + 1 :]))
 
     def _held(self, g: Tensor) -> Tensor:
         return (g - self.shift).clamp(self.low, self.high)

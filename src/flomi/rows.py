@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -198,7 +199,8 @@ def _noise_by_column(x: Floats, y: Floats) -> float | None:
 
 def _random_pair(n: int) -> float:
     """Median squared difference of two uniform ranks."""
-    return (n * (1 - 0.5**0.5)) ** 2  # type: ignore[no-any-return]
+    difference = n * (1 - math.sqrt(0.5))
+    return difference * difference
 
 
 def _ranks(values: Floats) -> Floats:
