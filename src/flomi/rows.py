@@ -172,14 +172,11 @@ def _local_noise(x: Floats, y: Floats) -> float | None:
     columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
     if not columns or len(_different(x)[1]) < 0.9 * n:
         return None
-    ranks: Floats = np.stack([_ranks(c) for c in x.T], axis=1)
-    neighbours = np.asarray(cKDTree(ranks).query(ranks, k=9)[1])
-    found = []
-    for rank in map(_ranks, columns):
-        near, far = (float(np.median((rank - rank[neighbours[:, k]]) ** 2)) for k in (1, 8))
-        if near < LOCAL_SHRINKAGE * far:
-            found.append(near / _random_pair(n))
-    return min(found, default=None)
+    place: Floats = np.stack([_ranks(c) for c in x.T], axis=1)
+    neighbours = np.asarray(cKDTree(place).query(place, k=9)[1])
+    ranks: Floats = np.stack([_ranks(c) for c in columns], axis=1)
+    near, far = (np.median((ranks - ranks[neighbours[:, k]]) ** 2, axis=0) for k in (1, 8))
+    return min(_shrinking(near, far, n), default=None)
 
 
 def _noise_by_column(x: Floats, y: Floats) -> float | None:
@@ -191,16 +188,17 @@ def _noise_by_column(x: Floats, y: Floats) -> float | None:
     ranks: Floats = np.stack([_ranks(c) for c in y.T], axis=1)
     found: list[float] = []
     for column in x.T:
-        rows = ranks[np.argsort(column, kind="stable")]
-        near, far = (np.median((rows[k:] - rows[:-k]) ** 2, axis=0) for k in (1, 4))
-        found += (near / _random_pair(n))[near < LOCAL_SHRINKAGE * far].tolist()
+        ordered = ranks[np.argsort(column, kind="stable")]
+        near, far = (np.median((ordered[k:] - ordered[:-k]) ** 2, axis=0) for k in (1, 4))
+        found += _shrinking(near, far, n)
     return min(found, default=None)
 
 
-def _random_pair(n: int) -> float:
-    """Median squared difference of two uniform ranks."""
-    difference = n * (1 - math.sqrt(0.5))
-    return difference * difference
+def _shrinking(near: Floats, far: Floats, n: int) -> list[float]:
+    """The squared rank differences `near` that shrink with the distance as an exact function's do, in units of a random pair's."""
+    difference = n * (1 - math.sqrt(0.5))  # median of two uniform ranks
+    found: list[float] = (near[near < LOCAL_SHRINKAGE * far] / (difference * difference)).tolist()
+    return found
 
 
 def _ranks(values: Floats) -> Floats:
