@@ -195,7 +195,7 @@ def _noise_by_column(x: Floats, y: Floats) -> float | None:
 
 
 def _shrinking(near: Floats, far: Floats, n: int) -> list[float]:
-    """The squared rank differences `near` that shrink with the distance as an exact function's do, in units of a random pair's."""
+    """Those squared rank differences `near` that shrink as an exact function's do, as shares of a random pair's."""
     difference = n * (1 - math.sqrt(0.5))  # median of two uniform ranks
     found: list[float] = (near[near < LOCAL_SHRINKAGE * far] / (difference * difference)).tolist()
     return found
