@@ -32,8 +32,14 @@ def switched_off(variant: str) -> Iterator[None]:
     """flomi without one of its parts, inside the block."""
     import torch
 
-    from flomi import candidates, closed_form, ensemble, features, local_ratio, matched, regression
+    from flomi.critics import copula as closed_form
+    from flomi.critics import features
+    from flomi.critics import kernel_density as local_ratio
+    from flomi.critics import kernel_ridge as regression
+    from flomi.critics import paired_columns as matched
+    from flomi.crossfit import fold as candidates
     from flomi.preprocess import Standardize
+    from flomi.training import ensemble
 
     with contextlib.ExitStack() as stack:
 

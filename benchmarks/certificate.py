@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from flomi.certificate import Array, PairScores, certificate
+from flomi.inference.certificate import Array, PairScores, certificate
 
 RESULTS = Path(__file__).parent / "results" / "certificate.csv"
 NEGATIVES = 128

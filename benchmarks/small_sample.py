@@ -23,7 +23,7 @@ import scipy
 import torch
 
 import flomi
-from flomi.closed_form import EllipticalCritic, small_sample_bias
+from flomi.critics.copula import EllipticalCritic, small_sample_bias
 
 OUT = Path(__file__).parent / "results" / "small_sample.csv"
 RUNS = {1: 400, 5: 200, 20: 100}

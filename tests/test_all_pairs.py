@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flomi import all_pairs as module
-from flomi.all_pairs import all_pairs
 from flomi.critics import JointCritic
+from flomi.critics import all_pairs as module
+from flomi.critics.all_pairs import all_pairs
 
 WIDTHS = ([5], [5, 4], [3, 6, 2])
 

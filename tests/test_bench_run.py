@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import flomi
-from flomi import bench, cli, cli_bench, outputs, tasks
+from flomi import bench, cli, tasks
 from flomi.bench import results, runner
 from flomi.bench.results import COLUMNS, HEADER, Key, read
+from flomi.cli import bench as cli_bench
+from flomi.cli import outputs
 
 OWN = """
 import os, time

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.special import digamma, logsumexp
 
-from flomi import classical, tasks
+from flomi import tasks
+from flomi.critics import nearest_neighbours as classical
 
 
 def rows(name: str, n: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flomi import cli, doctor, outputs, report
+from flomi import cli, report
 from flomi.bounds import BOUNDS
+from flomi.cli import doctor, outputs
 from flomi.critics import CRITICS
 from flomi.data import Pairs
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from flomi.closed_form import EllipticalCritic, NullCritic, _t_scores, _tail_mi, small_sample_bias
+from flomi.critics.copula import EllipticalCritic, NullCritic, _t_scores, _tail_mi, small_sample_bias
 from flomi.preprocess import RankNormal
 
 

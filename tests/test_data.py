@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import torch
 
-from flomi.columns import select
 from flomi.data import MIN_ROWS, Pairs, from_arrays, new_rows, read
+from flomi.data.columns import select
 
 N = 60
 X = np.random.default_rng(0).normal(size=(N, 3))

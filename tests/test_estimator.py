@@ -17,9 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from flomi import MIEstimator, bounds, crossfit, estimate, held_out
+from flomi import MIEstimator, bounds, estimate
 from flomi.critics import CRITICS, ConditionalGaussian
-from flomi.plan import Plan
+from flomi.crossfit import evaluate as held_out
+from flomi.crossfit import run as crossfit
+from flomi.crossfit.options import Plan
 
 QUICK: dict = {"effort": "fast", "steps": 40, "hidden": (16,)}  # for networks trained by the bound
 FEW: dict = {"effort": "fast", "steps": 40}  # and for a user's own

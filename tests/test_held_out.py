@@ -10,11 +10,11 @@ import torch
 
 from flomi import bounds
 from flomi.bounds import Scores
-from flomi.closed_form import EllipticalCritic
 from flomi.critics import CRITICS
-from flomi.held_out import measure, pair_scores, report
+from flomi.critics.copula import EllipticalCritic
+from flomi.crossfit.evaluate import measure, pair_scores, report
 from flomi.scores import Dense
-from flomi.training import Model
+from flomi.training.loop import Model
 
 N = 200
 
@@ -187,7 +187,7 @@ def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -
 
 
 def test_pairs_of_an_exact_critic_are_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("flomi.held_out._Encoded.log_sum")  # the second sum, for a dual of its own
+    monkeypatch.delattr("flomi.crossfit.evaluate._Encoded.log_sum")  # the second sum, for a dual of its own
     model, bound = models()["exact"]
     for m in (N - 1, 40):
         measure(model, bound, gaussian(), pairs=m * N, most=m * N, seed=0)

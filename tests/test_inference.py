@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 import pytest
 
-from flomi.certificate import Setting, calibrate, e_value
-from flomi.inference import (
+from flomi.inference.certificate import Setting, calibrate, e_value
+from flomi.inference.row_diagnostics import _local_noise, _noise_by_column, describe_rows
+from flomi.inference.u_statistic import (
     Evidence,
     Exponential,
     PairScores,
@@ -19,7 +20,6 @@ from flomi.inference import (
     mean_stderr,
     summarise,
 )
-from flomi.rows import _local_noise, _noise_by_column, describe_rows
 
 # A discrete joint distribution of 2 x 2 values, small enough to enumerate every data set of four rows.
 JOINT = np.array([[0.4, 0.1], [0.15, 0.35]])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from flomi.local_ratio import LocalCritic, nearest_neighbour_mi
+from flomi.critics.kernel_density import LocalCritic, nearest_neighbour_mi
 
 
 def draw(kind: str, n: int) -> tuple[torch.Tensor, torch.Tensor, float]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flomi import estimate
-from flomi.matched import MatchedCritic, match_columns
+from flomi.critics.paired_columns import MatchedCritic, match_columns
 
 LAPLACE = torch.distributions.Laplace(
     torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from flomi import MIEstimator, bounds, estimate
-from flomi.candidates import own_critic
 from flomi.critics import ConditionalGaussian, PlainCritic
-from flomi.own import scale_note
-from flomi.training import Model, Recipe, calibrate, train, training_mode
+from flomi.training.candidate import own_critic
+from flomi.training.loop import Model, Recipe, calibrate, train, training_mode
+from flomi.training.user_models import scale_note
 
 RHO = 0.8
 TRUTH = -math.log(1 - RHO**2) / 2

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flomi import estimate
-from flomi.closed_form import EllipticalCritic
-from flomi.regression import RegressionCritic, _ridge
+from flomi.critics.copula import EllipticalCritic
+from flomi.critics.kernel_ridge import RegressionCritic, _ridge
 
 
 def held_out(critic: torch.nn.Module, x: Tensor, y: Tensor) -> float:

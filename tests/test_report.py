@@ -19,7 +19,8 @@ pytest.importorskip("jinja2")
 from matplotlib.figure import Figure
 
 import flomi
-from flomi import panels, report
+from flomi import report
+from flomi.report import plots as panels
 from flomi.result import MIEstimate
 
 ATTACK = "<script>alert(1)</script> \"quoted' & $x$"

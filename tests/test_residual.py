@@ -8,10 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from flomi.closed_form import EllipticalCritic, NullCritic
-from flomi.ensemble import EnsembleRecipe, _Adam, _Contrast, fit_quadratic, fit_residual, log_mean_off
-from flomi.features import canonical_inputs
-from flomi.residual import QuadraticNetwork, ResidualCritic
+from flomi.critics.copula import EllipticalCritic, NullCritic
+from flomi.critics.features import canonical_inputs
+from flomi.critics.residual import QuadraticNetwork, ResidualCritic
+from flomi.training.ensemble import (
+    EnsembleRecipe,
+    _Adam,
+    _Contrast,
+    fit_quadratic,
+    fit_residual,
+    log_mean_off,
+)
 
 SMALL = EnsembleRecipe(members=2, steps=120, width=32, depth=2, features=8)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from flomi.data.sketch import QuantileSketch
 from flomi.preprocess import RankNormal
-from flomi.sketch import QuantileSketch
 
 RNG = np.random.default_rng(0)
 

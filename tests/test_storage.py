@@ -14,7 +14,7 @@ from torch import nn
 
 from flomi import MIEstimator
 from flomi.critics import CRITICS
-from flomi.storage import JSON, TENSORS
+from flomi.crossfit.storage import JSON, TENSORS
 
 X = np.random.default_rng(0).normal(size=(300, 2))
 Y = X + np.random.default_rng(1).normal(size=(300, 2))

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flomi import MIEstimator, cli, data, sources, streaming
+from flomi import MIEstimator, cli, data, streaming
+from flomi.data import sources
 
 N, ROWS, RHO = 20_000, 2_000, 0.6
 NATS = -0.5 * 2 * np.log(1 - RHO**2)

@@ -15,7 +15,7 @@ import torch
 from problems import Gaussian
 
 from flomi import estimate
-from flomi.threads import check_stop, one_thread, side_by_side
+from flomi.parallel import check_stop, one_thread, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ def test_folds_side_by_side_give_the_same_bits(two_threads: None) -> None:
 
 
 def test_ctrl_c_keeps_the_folds_that_are_there(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flomi.ensemble import _Adam
+    from flomi.training.ensemble import _Adam
 
     update, calls = _Adam.update, 0
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flomi import bounds
 from flomi.bounds import BOUNDS, Bound, Scores
 from flomi.critics import CRITICS, PlainCritic
-from flomi.training import History, Model, Recipe, calibrate, train
+from flomi.training.loop import History, Model, Recipe, calibrate, train
 
 PROBLEM = Gaussian(0.8, 1)
 SMALL = Recipe(

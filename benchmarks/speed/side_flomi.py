@@ -16,7 +16,7 @@ from torch import Tensor
 import flomi
 from flomi import bounds, critics
 from flomi.scores import Dense
-from flomi.training import Model, Recipe, train
+from flomi.training.loop import Model, Recipe, train
 
 
 def two_sided(s: bounds.Scores) -> Tensor:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["MIEstimate", "MIEstimator", "__version__", "bounds", "critics", "estimate", "losses", "tasks"]
+from flomi._version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["MIEstimate", "MIEstimator", "__version__", "bounds", "critics", "estimate", "losses", "tasks"]
 
 _HOME = {"MIEstimate": "estimator", "MIEstimator": "estimator", "estimate": "estimator"}
 

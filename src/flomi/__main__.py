@@ -2,7 +2,7 @@
 
 import sys
 
-from flomi.cli import main
+from flomi.cli.commands import main
 
 if __name__ == "__main__":  # worker processes import this module too
     sys.exit(main())

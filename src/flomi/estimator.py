@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flomi import crossfit, storage
 from flomi.bounds import Bound, Scores
-from flomi.columns import list_names
-from flomi.data import Pairs, from_arrays, new_rows
-from flomi.plan import Plan
+from flomi.crossfit import run as crossfit
+from flomi.crossfit import storage
+from flomi.crossfit.options import Plan
+from flomi.data.columns import list_names
+from flomi.data.pairs import Pairs, from_arrays, new_rows
 from flomi.result import MIEstimate
 from flomi.scores import shifts
 

@@ -137,13 +137,13 @@ class MIEstimate:
 
     def plot(self) -> Figure:
         """A figure: training curves or candidates, the PMI histogram, a scatter coloured by PMI (needs flomi[plot])."""
-        from flomi import report
+        from flomi.report import page as report
 
         return report.plot(self)
 
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page (needs flomi[report]); returns its path."""
-        from flomi import report
+        from flomi.report import page as report
 
         return report.write(self, path)
 

@@ -21,7 +21,22 @@ from torch.utils.checkpoint import checkpoint
 
 from flomi.bounds import Negatives, Scores
 
-__all__ = ["NEGATIVES", "Critic", "Dense", "Streamed", "Table", "derangements", "score", "shifts"]
+__all__ = [
+    "NEGATIVES",
+    "Critic",
+    "Dense",
+    "Streamed",
+    "Table",
+    "derangements",
+    "score",
+    "shifts",
+    "table_scores",
+]
+
+
+BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
+PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
+SPARSE = 8  # from an eighth of a row on an exact critic is faster by rows of its matrix than pair by pair
 
 
 class Critic(Protocol):
@@ -281,3 +296,17 @@ def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[
     raise ValueError(
         f"y_neg has shape {tuple(y_neg.shape)}; for y of shape {tuple(y.shape)} use [m, ...] or [n, m, ...]"
     )
+
+
+def table_scores(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
+    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time; the matrix of an `exact` critic is one product."""
+    n, m = columns.shape
+    if m == n - 1 or (exact and m > n // SPARSE):
+        step = max(1, BLOCK // n)
+        blocks = [
+            critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
+        ]
+    else:
+        step = max(1, PAIRS // max(1, m))
+        blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
+    return torch.cat(blocks)

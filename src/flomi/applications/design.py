@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores, get
 from flomi.critics import JointCritic, mlp
-from flomi.training import Model
+from flomi.training.loop import Model
 
 __all__ = [
     "Adaptive", "Critic", "Gain", "Optimised", "Reference", "Static", "expected_information_gain", "fit", "from_pyro",

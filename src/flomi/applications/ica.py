@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from flomi.bounds import Bound
-from flomi.classical import ksg
+from flomi.critics.nearest_neighbours import ksg
 from flomi.losses import MIPenalty
 
 __all__ = ["amari", "total_correlation", "unmix", "whitening"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from flomi import classical
+from flomi.critics import nearest_neighbours as classical
 
 if TYPE_CHECKING:
     from torch import Tensor

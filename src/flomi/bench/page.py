@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flomi import webpage
 from flomi.bench import charts, summary
 from flomi.bench.results import FAILED, SKIPPED
 from flomi.bench.summary import Frame
+from flomi.report import webpage
 
 __all__ = ["write_page"]
 

@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import flomi
+from flomi._version import __version__
 from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bench.estimators import expand, resolve
 from flomi.bench.results import FAILED, SKIPPED, Key, opened
+from flomi.parallel import one_thread
 from flomi.tasks import SUITES, Task, consistency, suite
-from flomi.threads import one_thread
 
 __all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
 
@@ -132,7 +132,7 @@ def run(
         len(failed),
         path,
         first_failure="".join(first),
-        versions={version: kept[version] for version in sorted(kept) if version != flomi.__version__},
+        versions={version: kept[version] for version in sorted(kept) if version != __version__},
     )
 
 
@@ -148,7 +148,7 @@ def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[st
         "seed": seed,
         "estimator": estimator,
         "true_mi": target.mi if isinstance(target, Task) else None,
-        "version": flomi.__version__,
+        "version": __version__,
     }
     _reset_peak()
     start = time.perf_counter()

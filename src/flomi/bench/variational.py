@@ -18,7 +18,7 @@ from flomi.bounds import BOUNDS, Scores
 from flomi.critics import CRITICS
 from flomi.preprocess import RankNormal, Standardize
 from flomi.scores import Table, shifts
-from flomi.training import Model, Recipe, train
+from flomi.training.loop import Model, Recipe, train
 
 __all__ = ["HIDDEN", "RECIPE", "variational"]
 

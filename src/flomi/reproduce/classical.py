@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from flomi import classical as of_rows
 from flomi import tasks
 from flomi.bounds import BOUNDS
 from flomi.critics import CRITICS
+from flomi.critics import nearest_neighbours as of_rows
 from flomi.reproduce.bivariate import GRID
 from flomi.reproduce.core import (
     COLOURS,
@@ -33,7 +33,7 @@ from flomi.reproduce.core import (
     truth_line,
 )
 from flomi.tasks.core import Array
-from flomi.training import Recipe, train
+from flomi.training.loop import Recipe, train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ NEIGHBOURS = 6  # k, as in the authors' code
 
 
 def ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
-    """Kraskov, Stoegbauer and Grassberger (2004): the mean of `flomi.classical.ksg`."""
+    """Kraskov, Stoegbauer and Grassberger (2004): the mean of `flomi.critics.nearest_neighbours.ksg`."""
     return float(of_rows.ksg(torch.from_numpy(x), torch.from_numpy(y), k).mean())
 
 
@@ -66,7 +66,7 @@ def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
 
 
 def kde(x: Array, y: Array) -> float:
-    """Gaussian kernels of Scott's width, each row left out of its own sum: the mean of `flomi.classical.kde`."""
+    """Gaussian kernels of Scott's width, each row left out of its own sum: the mean of `flomi.critics.nearest_neighbours.kde`."""
     return float(of_rows.kde(torch.from_numpy(x), torch.from_numpy(y)).mean())
 
 

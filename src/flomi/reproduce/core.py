@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import flomi
+from flomi._version import __version__
 from flomi.bounds import Bound, Scores
-from flomi.panels import BLUE, GREY, INK, ORANGE, STYLE
+from flomi.parallel import one_thread
+from flomi.report.plots import BLUE, GREY, INK, ORANGE, STYLE
 from flomi.tasks import Task
-from flomi.threads import one_thread
-from flomi.training import Model
+from flomi.training.loop import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,7 +290,7 @@ def is_complete(experiment: Experiment, folder: Path, size: str, seed: int) -> b
         about = json.loads((folder / f"{experiment.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    wanted = {"size": size, "seed": seed, "version": flomi.__version__}
+    wanted = {"size": size, "seed": seed, "version": __version__}
     return isinstance(about, dict) and {key: about.get(key) for key in wanted} == wanted
 
 
@@ -314,7 +314,7 @@ def _csv(table: pd.DataFrame, path: Path) -> None:
 
 def _versions() -> dict[str, str]:
     return {
-        "version": flomi.__version__,
+        "version": __version__,
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
         "date": datetime.date.today().isoformat(),
     }

@@ -1,0 +1,110 @@
+"""Is this machine set up well: versions, cores, devices, and an estimate whose answer is known."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from typing import Any
+
+from flomi._version import __version__
+
+__all__ = ["as_text", "examine"]
+
+_CORE = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "narwhals", "safetensors", "typer", "tqdm")
+_EXTRAS = {"matplotlib": "plot", "jinja2": "report", "pyarrow": "data", "polars": "data"}
+
+_RHO, _ROWS, _TOLERANCE = 0.8, 2000, 0.08  # the tolerance is about four standard errors
+
+
+def examine() -> dict[str, Any]:
+    """Everything that `flomi doctor` shows, as a JSON-able dictionary; "ok" says whether the known answer was found."""
+    check = _known_answer()
+    return {
+        "flomi": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": _torch("get_num_threads"),
+        "devices": _devices(),
+        "packages": {name: _version(name) for name in (*_CORE, *_EXTRAS)},
+        "check": check,
+        "ok": check["ok"],
+    }
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts of `examine` for people."""
+    rows = [
+        ("flomi", facts["flomi"]),
+        ("Python", f"{facts['python']} on {facts['platform']}"),
+        ("cores", f"{facts['cores']}, of which torch uses {facts['threads']}"),
+        ("devices", ", ".join(facts["devices"])),
+    ]
+    for name, version in facts["packages"].items():
+        missing = (
+            f"not installed (only needed for some things: pip install 'flomi[{_EXTRAS[name]}]')"
+            if name in _EXTRAS
+            else "NOT INSTALLED: pip install flomi"
+        )
+        rows.append((name, version or missing))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    check = facts["check"]
+    lines += ["", f"known answer: two Gaussians with correlation {_RHO}, {_ROWS:,} rows, effort fast"]
+    if check["error"]:
+        lines.append(f"  FAILED: {check['error']}")
+    else:
+        lines.append(
+            f"  estimate {check['estimate']:.3f} ± {check['stderr']:.3f}, truth {check['truth']:.3f} nats, "
+            f"{check['seconds']:.1f} s: {'ok' if check['ok'] else 'FAILED, too far from the truth'}"
+        )
+    return "\n".join(lines)
+
+
+def _known_answer() -> dict[str, Any]:
+    truth = -0.5 * math.log(1 - _RHO**2)
+    start = time.perf_counter()
+    try:
+        import numpy as np
+
+        from flomi.estimator import estimate
+
+        x, noise = np.random.default_rng(0).standard_normal((2, _ROWS))
+        result = estimate(x, _RHO * x + math.sqrt(1 - _RHO**2) * noise, effort="fast", seed=0)
+    except Exception as error:  # whatever is broken is the finding
+        found: dict[str, Any] = {"estimate": None, "stderr": None, "ok": False}
+        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    else:
+        close = abs(result.mi - truth) < _TOLERANCE
+        found = {"estimate": result.mi, "stderr": result.stderr, "ok": close, "error": None}
+    return {"truth": truth, "tolerance": _TOLERANCE, "seconds": time.perf_counter() - start, **found}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _torch(function: str) -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return getattr(torch, function)()
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return ["torch is missing"]
+    found = ["cpu"]
+    found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found

@@ -1,0 +1,1 @@
+"""Cross-fitting: options, folds, selection, held-out evaluation, checkpoints, saving."""

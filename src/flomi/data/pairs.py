@@ -1,0 +1,317 @@
+"""Anything a user has, as two float arrays of paired rows, with errors that say how to mend the input.
+
+Nothing is dropped, filled in or encoded silently: what was done, and every doubt, stands in `Pairs.notes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from flomi.data import checks
+from flomi.data.columns import Columns, list_names, select
+from flomi.data.sources import Source, load
+from flomi.data.tables import Table, as_table
+
+__all__ = ["MIN_ROWS", "Pairs", "Whole", "choose", "from_arrays", "matrix", "new_rows", "pairs", "read"]
+
+MIN_ROWS = 50  # below this no held-out number means anything
+Missing = Literal["error", "drop"]
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What is known of all `rows` complete rows, where only some of them are in memory.
+
+    correlation [d, d] is that of the normal scores of the columns of x and of y, or None where it wasn't computed.
+    """
+
+    rows: int
+    correlation: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Paired rows of x and y, ready for an estimator.
+
+    x and y are float64 [n, d] (or [n, ...] where the input had more dimensions), finite, with at least MIN_ROWS rows.
+    x_names and y_names have one name a column (a single name where there are more dimensions). notes are sentences: what
+    was done, and doubts. source is the name of the file, or "arrays". rows [n] are the positions of the rows in the
+    input, from 0. groups [n] are whole numbers from 0, or None.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    x_names: tuple[str, ...]
+    y_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    source: str
+    rows: np.ndarray
+    groups: np.ndarray | None = None
+    whole: Whole | None = None
+
+
+def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error") -> Pairs:
+    """Paired rows from arrays, tensors, lists, or frames and series of pandas, polars and the like.
+
+    x, y: [n], [n, d] or [n, ...], of numbers or booleans; row i of x belongs to row i of y. groups [n], of any type, marks
+    rows that belong together (one subject, one site). missing="drop" leaves out rows with a missing or infinite value and
+    says so in `notes`.
+
+    Raises TypeError for what is no data, and ValueError for text, dates, complex numbers, missing or infinite values,
+    unequal lengths, constant columns, fewer than MIN_ROWS rows, and a column that stands on both sides.
+
+    >>> rng = np.random.default_rng(0)
+    >>> pairs = from_arrays(rng.normal(size=100), rng.normal(size=(100, 3)))
+    >>> pairs.x.shape, pairs.y.shape, pairs.y_names
+    ((100, 1), (100, 3), ('y[0]', 'y[1]', 'y[2]'))
+    """
+    notes = _compare_indexes(x=x, y=y, groups=groups)
+    group_table = None if groups is None else as_table(groups, "groups")
+    return pairs(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
+
+
+def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for an estimator that is already fitted: as `from_arrays`, but few rows and constant columns are no error.
+
+    >>> x, y = new_rows([1.0, 2.0], [[1, 0], [1, 1]])
+    >>> x.shape, y.shape
+    ((2, 1), (2, 2))
+    """
+    sides = {role: (*matrix(as_table(value, role), role), checks.ROW) for role, value in (("x", x), ("y", y))}
+    _same_length(sides["x"][0], sides["y"][0], None)
+    keep, counts, first = checks.complete_rows(sides)
+    if not len(keep):
+        raise ValueError("x and y have no rows")
+    if counts:
+        raise ValueError(
+            f"{int((~keep).sum()):,} of {len(keep):,} rows with missing or infinite values: {counts}; the first is {first}; "
+            "mend them or leave these rows out"
+        )
+    return sides["x"][0], sides["y"][0]
+
+
+def read(
+    path: str | os.PathLike[str],
+    y_path: str | os.PathLike[str] | None = None,
+    *,
+    x: Columns | None = None,
+    y: Columns | None = None,
+    groups: str | int | None = None,
+    missing: Missing = "error",
+) -> Pairs:
+    """Paired rows from one file (CSV or TSV, also .gz, .bz2, .xz; Parquet, .npy, .npz), or from two whose rows belong together.
+
+    In place of a Parquet file, a folder of them or a pattern such as "part-*.parquet" will do. All rows are read into
+    memory; `flomi.data.streaming.read` takes more than that holds. x, y and groups choose columns as `flomi.data.columns.select`
+    describes: names, patterns ("gene_*"), positions, ranges ("0:5"). An .npz is read by the names of its arrays, "x" and
+    "y" unless told otherwise. Of two files everything is taken unless told otherwise; groups is then a column of the first.
+
+    Raises what `from_arrays` raises, and FileNotFoundError or ValueError for a file or a column that is not there.
+    """
+    first, second = load(path), None if y_path is None else load(y_path)
+    at = choose(first, second, path, y_path, x=x, y=y, groups=groups)
+    x_table, y_table = first.take(at.x), (first if second is None else second).take(at.y)
+    group_table = None if at.groups is None else first.take(at.groups)
+    notes = first.notes if second is None else (*first.notes, *second.notes)
+    return pairs(x_table, y_table, group_table, missing, at.source, notes)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Positions of the columns of x, of y (in the second file, if there is one) and of groups, and what to call the data."""
+
+    x: list[int]
+    y: list[int]
+    groups: list[int] | None
+    source: str
+
+
+def choose(
+    first: Table | Source,
+    second: Table | Source | None,
+    path: str | os.PathLike[str],
+    y_path: str | os.PathLike[str] | None,
+    *,
+    x: Columns | None,
+    y: Columns | None,
+    groups: str | int | None,
+) -> Chosen:
+    """Which columns `read` means, or a ValueError that says what is wrong with them."""
+    group_at = None if groups is None else _select(first, groups, "groups")
+    if y_path is None or second is None:
+        source = Path(path).name
+        x, y = _default_columns(first, x, y, source)
+        x_at, y_at = _select(first, x, "x"), _select(first, y, "y")
+        shared = [first.names[i] for i in x_at if i in y_at]
+        if shared:
+            raise ValueError(
+                f"the same columns are on both sides ({list_names(shared)}), where mutual information is infinite; leave "
+                f"each out of one side ('!{shared[0]}' in its list of columns)"
+            )
+        return Chosen(x_at, y_at, group_at, source)
+    if os.path.realpath(path) == os.path.realpath(y_path):
+        raise ValueError(
+            f"{path} is given for both x and y; give two files, or choose columns of one (--x, --y)"
+        )
+    x_at = list(range(len(first.names))) if x is None else _select(first, x, "x")
+    y_at = list(range(len(second.names))) if y is None else _select(second, y, "y")
+    return Chosen(x_at, y_at, group_at, f"{Path(path).name} and {Path(y_path).name}")
+
+
+def _select(table: Table | Source, columns: Columns, role: str) -> list[int]:
+    try:
+        return select(table.names, columns, role)
+    except ValueError as error:  # how the file was read may be why the column isn't there
+        raise ValueError("; ".join((str(error), *table.notes))) from None
+
+
+def _default_columns(
+    table: Table | Source, x: Columns | None, y: Columns | None, source: str
+) -> tuple[Columns, Columns]:
+    """The columns of a single file, which must be named except in an .npz with arrays called x and y."""
+    suffix = os.path.splitext(source)[1].lower()
+    if suffix == ".npy" and len(table.names) == 1:
+        raise ValueError(
+            f"{source} holds one variable; add a second .npy file for y, or give a 2-D array of columns"
+        )
+    if suffix == ".npz":
+        x = "x" if x is None and "x" in table.names else x
+        y = "y" if y is None and "y" in table.names else y
+    lacking = [role for role, columns in (("x", x), ("y", y)) if columns is None]
+    if x is None or y is None:
+        raise ValueError(
+            f"say which {'arrays' if suffix == '.npz' else 'columns'} are {' and '.join(lacking)} "
+            f"({' and '.join('--' + role for role in lacking)}); {source} has {len(table.names)}: "
+            f"{list_names(table.names)}"
+        )
+    return x, y
+
+
+def pairs(
+    x_table: Table,
+    y_table: Table,
+    group_table: Table | None,
+    missing: Missing,
+    source: str | None,
+    notes: Sequence[str],
+) -> Pairs:
+    """Paired rows from the chosen columns, checked: what `from_arrays` and `read` do after theirs."""
+    if missing not in ("error", "drop"):
+        raise ValueError(f"missing must be 'error' or 'drop', not {missing!r}")
+    x, x_names = matrix(x_table, "x")
+    y, y_names = matrix(y_table, "y")
+    labels = None if group_table is None else _labels(group_table)
+    _same_length(x, y, labels)
+    said = list(notes)
+
+    total = len(x)
+    for role, side, names in (("x", x, x_names), ("y", y, y_names)):
+        if side.ndim == 2 and total and (void := np.flatnonzero(np.isnan(side).all(0))).size:
+            raise ValueError(
+                f"{role}: {list_names([names[j] for j in void])} hold no value in any row; leave them out"
+            )
+    keep, counts, first = checks.complete_rows(
+        {"x": (x, x_names, x_table.place), "y": (y, y_names, y_table.place)},
+        labels,
+        checks.ROW if group_table is None else group_table.place,
+    )
+    rows = np.flatnonzero(keep)
+    if counts:
+        lost = f"{total - len(rows):,} of {total:,} rows with missing or infinite values: {counts}"
+        if missing == "error":
+            raise ValueError(
+                f'{lost}; the first is {first}; mend them, or leave these rows out with missing="drop" (--missing drop)'
+            )
+        said.append(f"dropped {lost}")
+        x, y, labels = x[rows], y[rows], None if labels is None else labels[rows]
+    if len(rows) < MIN_ROWS:
+        after = f" of {total:,} after dropping" if len(rows) < total else ""
+        raise ValueError(
+            f"there are {len(rows)} rows{after}; at least {MIN_ROWS} are needed, and some hundreds for a useful number"
+        )
+
+    for table in (x_table, y_table):
+        for name, value in zip(table.names, table.values, strict=True):
+            said += checks.rounded(value, name)
+    for role, side, names in (("x", x, x_names), ("y", y, y_names)):
+        note = checks.refuse_constant(role, side, names, from_file=source is not None)
+        said += [note] if note else []
+        said += checks.doubts(role, side, names)
+    checks.refuse_shared(x, x_names, y, y_names)
+    groups = None if labels is None else _codes(labels, said)
+    return Pairs(x, y, x_names, y_names, tuple(said), source or "arrays", rows, groups)
+
+
+def matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The columns side by side, float64 [n, d] (or the one array of more dimensions), and their names."""
+    parts: list[np.ndarray] = []
+    names: list[str] = []
+    for name, value in zip(table.names, table.values, strict=True):
+        part = checks.numbers(value, name, table.place)
+        if 0 in part.shape[1:]:
+            raise ValueError(f"{role} has shape {part.shape}: rows without a value")
+        if part.ndim > 2 and len(table.values) > 1:
+            raise ValueError(
+                f"{role}: {name!r} has shape {part.shape}; choose it alone, or reshape it to two dimensions"
+            )
+        parts.append(part[:, None] if part.ndim == 1 else part)
+        names += [f"{name}[{j}]" for j in range(part.shape[1])] if part.ndim == 2 else [name]
+    if not parts:
+        raise ValueError(f"{role} has no columns")
+    lengths = sorted({len(part) for part in parts})
+    if len(lengths) > 1:
+        raise ValueError(f"{role}: {list_names(table.names)} have different numbers of rows: {lengths}")
+    side = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return np.require(side, requirements=["C", "W"]), tuple(names)  # as torch needs it to share the memory
+
+
+def _labels(table: Table) -> np.ndarray:
+    if len(table.values) > 1 or table.values[0].size != len(table.values[0]):
+        raise ValueError(
+            f"groups needs one label a row, and {list_names(table.names)} give more; choose one column"
+        )
+    return table.values[0].reshape(-1)
+
+
+def _same_length(x: np.ndarray, y: np.ndarray, labels: np.ndarray | None) -> None:
+    if len(x) != len(y):
+        turned = x.shape[1:] == (len(y),) or y.shape[1:] == (len(x),)
+        hint = "one seems to lie on its side, transpose it" if turned else "each row of x needs its row of y"
+        raise ValueError(f"x has {len(x):,} rows and y has {len(y):,}; {hint}")
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"x has {len(x):,} rows and groups has {len(labels):,} labels; give one label a row")
+
+
+def _codes(labels: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Labels as whole numbers from 0, in the order of their first row."""
+    code: dict[Any, int] = {}
+    codes = np.array([code.setdefault(label, len(code)) for label in labels.tolist()])
+    if len(code) < 2:
+        raise ValueError(f"groups: all rows are in one group ({next(iter(code))!r}); at least two are needed")
+    if len(code) == len(codes):
+        notes.append("every row is a group of its own, so groups changes nothing")
+    return codes
+
+
+def _compare_indexes(**sides: Any) -> tuple[str, ...]:
+    """Rows are paired by position: an error if the labels of pandas say another order, a note if they say other rows."""
+    indexes = {role: getattr(side, "index", None) for role, side in sides.items()}
+    known: list[tuple[str, Any]] = [(role, i) for role, i in indexes.items() if hasattr(i, "equals")]
+    notes = []
+    for role, second in known[1:]:
+        one, first = known[0]
+        if len(first) != len(second) or first.equals(second):
+            continue
+        if first.is_unique and second.is_unique and first.symmetric_difference(second).empty:
+            raise ValueError(
+                f"{one} and {role} have the same index labels in another order, and rows are paired by position; write "
+                f"{role}.loc[{one}.index], or {one}.to_numpy() and {role}.to_numpy() if the positions are right"
+            )
+        notes.append(f"the index labels of {one} and {role} differ; rows were paired by position")
+    return tuple(notes)
