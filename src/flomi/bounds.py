@@ -313,7 +313,7 @@ class Bound:
     `value` is the number reported, `objective` what training maximises (None: the value itself), both [n] per row.
     `side` says where the population value lies relative to I at any critic: "lower", "upper" (with the exact conditional
     density), or "none". `pmi` reads the pointwise MI of the positives out of the scores. `needs` names what the scores
-    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal". `cap` gives the largest value that m
+    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal", "known marginal" (not fitted, but p(y) itself). `cap` gives the largest value that m
     negatives allow, where there is one. `criterion` is what early stopping watches on validation rows, where the
     objective can't be (it is constant, or has state). `state`, where not None, makes a module whose method
     `objective(scores)` replaces `objective`.
@@ -395,7 +395,7 @@ _ROWS = (
           reference="Cheng et al. 2020, arXiv:2006.12013"),
     Bound("l1out", l1out, likelihood, side="upper", pmi=l1out,
           needs=_neg("density"), optimum=_EXACT_Q, reference="Poole et al. 2019, arXiv:1905.06922"),
-    Bound("ba", ba, lambda s: s.pos, side="lower", pmi=ba, needs=_DENSITY | {"marginal"}, optimum=_EXACT_Q,
+    Bound("ba", ba, lambda s: s.pos, side="lower", pmi=ba, needs=_DENSITY | {"marginal", "known marginal"}, optimum=_EXACT_Q,
           reference="Barber and Agakov 2003; p(y) must be known"),
     Bound("doe", doe, likelihood, side="none", pmi=doe, needs=_DENSITY | {"marginal"},
           optimum=f"{_EXACT_Q}, q(y) = p(y)", reference="McAllester and Stratos 2020, arXiv:1811.04251"),

@@ -7,8 +7,6 @@ nor in preprocessing.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import inspect
 import math
 import time
@@ -21,13 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores
-from flomi.crossfit import run as crossfit
-from flomi.crossfit import storage
-from flomi.crossfit.options import Plan
+from flomi.crossfit.assemble import assemble
+from flomi.crossfit.options import Options
+from flomi.crossfit.run import cross_fit
+from flomi.crossfit.storage import Fitted, load, save
 from flomi.data.columns import list_names
 from flomi.data.pairs import Pairs, from_arrays, new_rows
 from flomi.result import MIEstimate
 from flomi.scores import shifts
+from flomi.support.names import suggestion
 
 __all__ = ["MIEstimate", "MIEstimator", "estimate"]
 
@@ -85,7 +85,7 @@ class MIEstimator:
 
     def __init__(
         self,
-        critic: str | nn.Module = "auto",
+        critic: str | nn.Module | Sequence[str | nn.Module] = "auto",
         bound: str | Bound | Callable[[Scores], Tensor] = "flo",
         *,
         effort: Literal["fast", "standard", "thorough"] = "standard",
@@ -97,6 +97,9 @@ class MIEstimator:
         n_jobs: int = 1,
         progress: bool = False,
         checkpoint: str | Path | None = None,
+        level: float = 0.95,
+        folds: Any = None,
+        keep_scores: bool = False,
         n_folds: int | None = None,
         eval_pairs: int | None = None,
         hidden: Sequence[int] | None = None,
@@ -120,6 +123,9 @@ class MIEstimator:
         self.n_jobs = n_jobs
         self.progress = progress
         self.checkpoint = checkpoint
+        self.level = level
+        self.folds = folds
+        self.keep_scores = keep_scores
         self.n_folds = n_folds
         self.eval_pairs = eval_pairs
         self.hidden = hidden
@@ -161,9 +167,9 @@ class MIEstimator:
     def fit(self, x: Any, y: Any, groups: Any = None) -> MIEstimator:
         """Cross-fit on paired rows; `result_` is then the `MIEstimate`, `critics_` the folds' models."""
         start = time.perf_counter()
-        plan = Plan.of(self)
+        options = Options.of(self.get_params(), _DEFAULTS)
         x, y = _collected(x), _collected(y)
-        return self._fit(plan, from_arrays(x, y, groups=groups, missing=self.missing), len(x), start)
+        return self._fit(options, from_arrays(x, y, groups=groups, missing=self.missing), len(x), start)
 
     def fit_pairs(self, pairs: Pairs, *, ranks: bool = False) -> MIEstimator:
         """`fit` on rows that `flomi.data.read` or `flomi.streaming.read` took from files; row i of `pmi` is row pairs.rows[i].
@@ -171,22 +177,19 @@ class MIEstimator:
         ranks: share the folds with the other processes of torch.distributed's default group. All must call this, with the
         same options and pairs, and all end with the same result, which is that of one process.
         """
-        return self._fit(Plan.of(self), pairs, len(pairs.x), time.perf_counter(), ranks)
+        options = Options.of(self.get_params(), _DEFAULTS)
+        return self._fit(options, pairs, len(pairs.x), time.perf_counter(), ranks)
 
-    def _fit(self, plan: Plan, data: Pairs, n: int, start: float, ranks: bool = False) -> MIEstimator:
-        folds = crossfit.cross_fit(plan, data, ranks=ranks)
-        result = crossfit.assemble(plan, data, folds, time.perf_counter() - start)
+    def _fit(self, options: Options, data: Pairs, n: int, start: float, ranks: bool = False) -> MIEstimator:
+        folds = cross_fit(options, data, ranks=ranks)
+        result = assemble(options, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
         self.columns_ = (data.x_names, data.y_names)
+        if options.keep_scores:
+            self.test_scores_ = [(data.rows[fold.test], fold.report.scores) for fold in folds]
         _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
-        if n > result.n:  # rows left out for missing values keep their places, as NaN
-            result = dataclasses.replace(
-                result,
-                pmi=_spread(result.pmi, data.rows, n),
-                projection=_spread(result.projection, data.rows, n),
-            )
-        self.result_ = result.to(self.units)
+        self.result_ = (result.spread(data.rows, n) if n > result.n else result).to(self.units)
         return self
 
     def pmi(self, x: Any, y: Any) -> np.ndarray:
@@ -222,12 +225,19 @@ class MIEstimator:
     def save(self, path: str | Path) -> Path:
         """Write the fitted estimator as a folder of safetensors and JSON; returns its path."""
         self._check_fitted()
-        return storage.save(self, Path(path))
+        fitted = Fitted(self.get_params(), self.result_, self.critics_, self.columns_, self.log_normaliser_)
+        return save(fitted, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path, *, critic: nn.Module | None = None, bound: Any = None) -> MIEstimator:
-        """Read what `save` wrote. Your own critic or bound has to be given again, since no code is stored."""
-        return storage.load(cls, Path(path), critic, bound)
+    def load(cls, path: str | Path, *, critic: Any = None, bound: Any = None) -> MIEstimator:
+        """Read what `save` wrote. Your own critics (one, or the list that was given) or bound have to be given again, since no
+        code is stored."""
+        fitted = load(Path(path), critic, bound)
+        estimator = cls(**fitted.options)
+        estimator.critics_, estimator.columns_ = fitted.critics, fitted.columns
+        estimator.log_normaliser_ = fitted.log_normaliser
+        estimator.result_ = fitted.result.to(estimator.units)
+        return estimator
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
@@ -261,16 +271,8 @@ def _collected(data: Any) -> Any:
 
 
 def _unknown(name: str, *known: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"{name!r} is no option; {f'did you mean {close[0]}?' if close else 'there are ' + ', '.join(known)}"
-    )
-
-
-def _spread(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
-    full = np.full((n, *values.shape[1:]), np.nan)
-    full[rows] = values
-    return full
+    return f"{name!r} is no option; {suggestion(name, known)}"
 
 
 _OPTIONS = inspect.signature(MIEstimator).parameters
+_DEFAULTS = {name: option.default for name, option in _OPTIONS.items()}

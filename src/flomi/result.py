@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from flomi.inference.influence import mean_stderr
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MIEstimate", "number"]
+__all__ = ["Difference", "MIEstimate", "number"]
 
 NATS_PER_BIT = math.log(2)
+FORMAT = 2  # of `to_dict`; 1 had no findings, influence values, parts of the error, folds or level
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +30,17 @@ class MIEstimate:
     float(r) is mi, and a format such as f"{r:.3f}" formats it.
 
     mi, stderr, ci: point estimate, its standard error and 95 % interval; mi_method says how it was made.
-    lower_bound: one-sided 95 % confidence lower bound on I, valid in finite samples whatever the critic.
+    level: of the interval and of the certificate, 0.95 unless asked otherwise. error_parts: what stderr is made of: sampling
+    of the rows, its second-order part, the model, and the folds. influence: [n] one value a row, of mean mi, whose spread is
+    the sampling error; influences has those of bound, plug_in and imbalance too. r1 - r2 is a `Difference` with its own error.
+    lower_bound: one-sided confidence lower bound on I, valid in finite samples whatever the critic; NaN where there is none.
     bound, bound_stderr: held-out value of the bound asked for, `bound_name`, which lies on `bound_side` of I.
     plug_in, imbalance: mean PMI read-out, and the normalisation error E[e^{log t - u}] - 1, 0 at the optimum.
     pmi: [n] out-of-sample pointwise MI, row i for row i of the input (NaN where a row was left out or no
     model was finished).
-    critic, candidates: which critic won, and what each competitor reached on held-out rows.
-    verdict, warnings: "ok", "caution" or "unreliable", and why, in sentences.
+    critic, candidates: which critic won, and what each candidate reached on held-out rows.
+    verdict, warnings, findings: "ok", "none found", "caution" or "unreliable", and why: in sentences, and as records with codes.
+    folds: [n] which fold tested the row, from 0; the same `folds=` for another estimate makes the two comparable row by row.
     history: training curves, one per fold and trained candidate. projection: [n, 2], one number a row for x and for y.
     """
 
@@ -50,7 +58,7 @@ class MIEstimate:
     pmi: np.ndarray
     critic: str
     candidates: dict[str, dict[str, Any]]
-    verdict: Literal["ok", "caution", "unreliable"]
+    verdict: Literal["ok", "none found", "caution", "unreliable"]
     warnings: tuple[str, ...]
     history: list[dict[str, Any]]
     projection: np.ndarray
@@ -61,6 +69,26 @@ class MIEstimate:
     dim_x: int
     dim_y: int
     units: Literal["nats", "bits"] = "nats"
+    level: float = 0.95
+    error_parts: dict[str, float] = field(default_factory=dict)
+    influences: dict[str, np.ndarray] = field(default_factory=dict)
+    folds: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    findings: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def influence(self) -> np.ndarray:
+        """[n] one value a row, of mean `mi`, whose spread is the sampling error of `mi`."""
+        if "mi" not in self.influences:
+            raise ValueError(
+                "this result was saved by a version that kept no influence values; estimate again"
+            )
+        return self.influences["mi"]
+
+    def __sub__(self, other: MIEstimate) -> Difference:
+        if not isinstance(other, MIEstimate):
+            return NotImplemented
+        return difference(self, other)
 
     def __float__(self) -> float:
         return self.mi
@@ -72,10 +100,13 @@ class MIEstimate:
         mi, stderr, low, high, least = (
             number(v, self.stderr) for v in (self.mi, self.stderr, *self.ci, self.lower_bound)
         )
-        return (
-            f"{mi} ± {stderr} {self.units} (95 % interval {low} to {high}), at least {least} with 95 % confidence; "
-            f"verdict: {self._judgement()}"
-        )
+        proven = "" if math.isnan(self.lower_bound) else f", at least {least} with {self.percent} confidence"
+        return f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high}){proven}; verdict: {self._judgement()}"
+
+    @property
+    def percent(self) -> str:
+        """The level in words: "95 %"."""
+        return f"{100 * self.level:g} %"
 
     def __repr__(self) -> str:
         return f"<MIEstimate {self}>"
@@ -91,8 +122,8 @@ class MIEstimate:
             for v in (self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr)
         )
         rows = [
-            ("mutual information", f"{mi} ± {stderr} {self.units} (95 % interval {low} to {high})"),
-            ("at least", f"{least} {self.units} (95 % confidence)"),
+            ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
+            ("at least", f"{least} {self.units} ({self.percent} confidence)"),
             (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
             ("critic", self.critic),
             ("verdict", self._judgement()),
@@ -126,13 +157,34 @@ class MIEstimate:
             for h in self.history
         ]
         ci = (self.ci[0] * k, self.ci[1] * k)
-        return dataclasses.replace(self, ci=ci, candidates=entries, history=curves, units=units, **scaled)
+        return dataclasses.replace(
+            self, ci=ci, candidates=entries, history=curves, units=units, **scaled,
+            error_parts={name: part * k for name, part in self.error_parts.items()},
+            influences={name: values * k for name, values in self.influences.items()},
+        )  # fmt: skip
+
+    def spread(self, rows: np.ndarray, n: int) -> MIEstimate:
+        """The same result for n rows of which these were used: what is by row has NaN, or -1, for the others."""
+
+        def full(values: np.ndarray) -> np.ndarray:
+            found = np.full((n, *values.shape[1:]), -1 if values.dtype.kind == "i" else np.nan, values.dtype)
+            found[rows] = values
+            return found
+
+        by_row = {name: getattr(self, name) for name in ("pmi", "projection", "folds", "groups")}
+        return dataclasses.replace(
+            self,
+            influences={name: full(values) for name, values in self.influences.items()},
+            **{name: full(values) for name, values in by_row.items() if values is not None},
+        )
 
     def to_dict(self, *, pmi: bool = False) -> dict[str, Any]:
         """Everything as JSON-able values; the [n] arrays only if asked for. NaN becomes None."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("pmi", "projection"):
-            record[name] = record[name].tolist() if pmi else None
+        for name in ("pmi", "projection", "folds", "groups"):
+            record[name] = record[name].tolist() if pmi and record[name] is not None else None
+        record["influences"] = {k: v.tolist() for k, v in self.influences.items()} if pmi else None
+        record["format"] = FORMAT
         return {name: _plain(value) for name, value in record.items() if value is not None}
 
     def plot(self) -> Figure:
@@ -146,6 +198,65 @@ class MIEstimate:
         from flomi.report import page as report
 
         return report.write(self, path)
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """The difference of two mutual informations estimated on the same rows and folds, with its error.
+
+    value, stderr, ci: in `units`; influence: [n] the difference of the rows' influence values.
+    """
+
+    value: float
+    stderr: float
+    ci: tuple[float, float]
+    influence: np.ndarray
+    level: float
+    units: Literal["nats", "bits"]
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        value, stderr, low, high = (number(v, self.stderr) for v in (self.value, self.stderr, *self.ci))
+        return f"{value} ± {stderr} {self.units} ({100 * self.level:g} % interval {low} to {high})"
+
+    def __repr__(self) -> str:
+        return f"<Difference {self}>"
+
+
+def difference(first: MIEstimate, second: MIEstimate) -> Difference:
+    r"""first - second, for results on the same rows and folds.
+
+    .. math:: \mathrm{se}^2 = \frac{\mathrm{Var}(v - w)}{n} + s_1^2 + s_2^2 + m^2
+
+    v, w are the rows' influence values, which move together where both results rest on the same rows, so that the first
+    term is smaller than two sampling errors; s are their second-order parts, of order 1/n, which rule near independence.
+    m holds what the models and the folds leave open in both; where both have the same critic chosen among the same candidates,
+    these err alike, and their difference counts. Rows of one group count together. ValueError for results of other rows,
+    folds or units.
+    """
+    if first.units != second.units:
+        raise ValueError(
+            f"the results are in {first.units} and {second.units}; write r.to({first.units!r}) for the second"
+        )
+    if first.folds is None or second.folds is None or not np.array_equal(first.folds, second.folds):
+        raise ValueError(
+            "the results rest on other rows or folds; estimate both on the same rows, with the same seed and number of folds, or "
+            "pass the folds of the first to the second: estimate(x, z, folds=r.folds)"
+        )
+    rows = first.folds >= 0
+    influence = first.influence - second.influence
+    groups = None if first.groups is None else first.groups[rows]
+    sampling = mean_stderr(influence[rows], groups)
+    alike = first.critic == second.critic and first.candidates.keys() == second.candidates.keys()
+    parts = [sampling] + [r.error_parts["second_order"] for r in (first, second)]
+    for name in ("model", "folds"):
+        one, other = (r.error_parts.get(name, 0.0) for r in (first, second))
+        parts += [one - other] if alike else [one, other]
+    stderr, value = math.hypot(*parts), first.mi - second.mi
+    half = NormalDist().inv_cdf((1 + first.level) / 2) * stderr
+    return Difference(value, stderr, (value - half, value + half), influence, first.level, first.units)
 
 
 def number(value: float | None, error: float | None = None) -> str:

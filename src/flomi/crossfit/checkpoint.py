@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,28 @@ from torch import Tensor, nn
 
 from flomi._version import __version__
 from flomi.bounds import Bound
-from flomi.crossfit.evaluate import HeldOut, Measured
+from flomi.crossfit.evaluate import Evaluation, Report
 from flomi.crossfit.fold import Fold
-from flomi.crossfit.options import Plan
-from flomi.crossfit.storage import as_python, candidate_of, description, under
-from flomi.data.pairs import Pairs, Whole
-from flomi.inference.u_statistic import FoldSummary, PairScores
-from flomi.training.candidate import Candidate
+from flomi.crossfit.options import Options
+from flomi.crossfit.splits import Split
+from flomi.crossfit.storage import as_python, candidate_of, description, tensors_of, under
+from flomi.data.drawn_rows import MANIFEST, prepare, read_tensors
+from flomi.data.pairs import Pairs
+from flomi.inference.certificate import PairScores
+from flomi.inference.u_statistic import FoldSummary
+from flomi.support.files import write_whole
 from flomi.training.ensemble import Gain
-from flomi.training.loop import History
 
 __all__ = ["Checkpoint", "load_pairs", "prepare", "save_pairs"]
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, ROWS, FOLD = "checkpoint.json", "rows.safetensors", "fold-{}.safetensors"
+BY_ROW = ("values", "positive", "partition")  # of an evaluation
 FREE = (
+    "changed",
     "checkpoint",
+    "keep_scores",
+    "level",
     "n_jobs",
     "progress",
     "threads",
@@ -63,23 +69,26 @@ def prepare(path: Path) -> None:
 class Checkpoint:
     """The folds of one run in the folder `path`, which this makes, or takes up if it is of the same data and options."""
 
-    def __init__(self, path: Path, plan: Plan, data: Pairs) -> None:
-        self.path, self.bound, self.hidden = path, plan.bound, tuple(plan.how.fit.hidden)
-        self.own: nn.Module | None = plan.critic if isinstance(plan.critic, nn.Module) else None
-        options = {name: value for name, value in plan.config.items() if name not in FREE}
-        if self.own is not None:
-            options["critic"] = f"{self.own}, {_digest(*self.own.state_dict().values())}"
+    def __init__(self, path: Path, options: Options, data: Pairs, splits: list[Split]) -> None:
+        self.path, self.bound, self.hidden = path, options.bound, tuple(options.fit.hidden)
+        self.own = {k: v for k, v in (options.critics or {}).items() if isinstance(v, nn.Module)}
+        asked = {name: value for name, value in options.config.items() if name not in FREE}
+        if self.own:
+            modules = [f"{module}, {_digest(*module.state_dict().values())}" for module in self.own.values()]
+            asked["critic"] = [asked["critic"], *modules]
+        if options.folds is not None:
+            asked["folds"] = _digest(*(part for split in splits for part in (split.training, split.test)))
         mine = {
             "format": FORMAT,
             "version": __version__,
             "data": _digest(data.x, data.y, data.groups),
-            "options": json.loads(json.dumps(options, default=as_python)),
+            "options": json.loads(json.dumps(asked, default=as_python)),
         }
         prepare(path)
         if (path / MANIFEST).exists():
             _compare(path, mine)
         else:
-            _write(path / MANIFEST, json.dumps(mine, indent=2).encode())
+            write_whole(path / MANIFEST, json.dumps(mine, indent=2))
 
     def load(self, k: int) -> Fold | None:
         """Fold k, or None if it was not finished."""
@@ -92,44 +101,30 @@ class Checkpoint:
 
         if fold.interrupted:
             return
-        tensors = {"index": fold.index, "value": fold.held.value, "pmi": fold.held.pmi}
-        for part, scores in (("score", fold.held.score), ("calibration", fold.calibration)):
-            tensors |= {f"{part}.pos": scores.pos, f"{part}.neg": scores.neg, f"{part}.shifts": scores.shifts}
+        found = {"test": fold.test, "value": fold.report.value, "pmi": fold.report.pmi}
+        for part, scores in (("scores", fold.report.scores), ("calibration", fold.calibration)):
+            found |= {f"{part}.pos": scores.pos, f"{part}.neg": scores.neg, f"{part}.shifts": scores.shifts}
             if scores.groups is not None:
-                tensors[f"{part}.groups"] = scores.groups
-        tensors |= {f"by_row.{name}": found.by_row for name, found in fold.measured.items()}
-        arrays = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in tensors.items()}
+                found[f"{part}.groups"] = scores.groups
+        for name, evaluation in fold.evaluations.items():
+            found |= {f"{field}.{name}": getattr(evaluation, field) for field in BY_ROW}
+        arrays = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in found.items()}
+        arrays |= {f"winner.{name}": value for name, value in tensors_of(fold.winner).items()}
         facts: dict[str, Any] = {
-            name: getattr(fold, name) for name in ("base", "training_value", "seconds", "history")
+            name: getattr(fold, name) for name in ("bases", "training_value", "seconds", "history")
         }
-        facts["measured"] = {
+        facts["gains"] = {name: dataclasses.asdict(gain) for name, gain in fold.gains.items()}
+        facts["evaluations"] = {
             name: {
-                "summary": dataclasses.asdict(found.summary),
-                "recalibrated": found.recalibrated,
-                "negatives": found.negatives,
+                "summary": dataclasses.asdict(evaluation.summary),
+                "donsker_varadhan": evaluation.donsker_varadhan,
+                "negatives": evaluation.negatives,
             }
-            for name, found in fold.measured.items()
+            for name, evaluation in fold.evaluations.items()
         }
-        for part, candidate in (("winner", fold.winner), ("residual", fold.residual)):
-            if candidate is None or (part == "residual" and candidate is fold.winner):
-                facts[part] = None if candidate is None else "winner"
-                continue
-            facts[part] = {
-                **description(candidate),
-                "seconds": candidate.seconds,
-                "gain": None if candidate.gain is None else dataclasses.asdict(candidate.gain),
-                "history": None if candidate.history is None else dataclasses.asdict(candidate.history),
-            }
-            for module in ("prep_x", "prep_y", "model"):
-                state = getattr(candidate, module).state_dict()
-                arrays.update(
-                    {
-                        f"{part}.{module}.{name}": v.cpu().clone(memory_format=torch.contiguous_format)
-                        for name, v in state.items()
-                    }
-                )
+        facts["winner"] = description(fold.winner)
         text = {"fold": json.dumps(facts, default=as_python)}
-        _write(self.path / FOLD.format(k), save(arrays, metadata=text))
+        write_whole(self.path / FOLD.format(k), save(arrays, metadata=text))
 
 
 def _compare(path: Path, mine: dict[str, Any]) -> None:
@@ -157,24 +152,9 @@ def _compare(path: Path, mine: dict[str, Any]) -> None:
         raise ValueError(f"checkpoint {path} is of other data; name another folder, or give the same data")
 
 
-def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: nn.Module | None) -> Fold:
-    tensors, facts = _read(file, "fold")
+def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: Mapping[str, nn.Module]) -> Fold:
+    tensors, facts = read_tensors(file, "fold")
     try:
-        candidates: dict[str, Candidate | None] = {"winner": None, "residual": None}
-        for part in candidates:
-            known = facts[part]
-            if known is None or known == "winner":
-                candidates[part] = candidates["winner"] if known else None
-                continue
-            made = candidate_of(known, under(tensors, f"{part}."), bound, hidden, own)
-            candidates[part] = dataclasses.replace(
-                made,
-                seconds=known["seconds"],
-                gain=None if known["gain"] is None else Gain(**known["gain"]),
-                history=None if known["history"] is None else History(**known["history"]),
-            )
-        winner = candidates["winner"]
-        assert winner is not None
         arrays = {name: value.numpy() for name, value in tensors.items() if value.dtype != torch.bfloat16}
 
         def scores(part: str) -> PairScores:
@@ -182,23 +162,24 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: nn.Module | No
             return PairScores(pos, neg, by, arrays.get(f"{part}.groups"))
 
         return Fold(
-            index=arrays["index"],
-            winner=winner,
-            base=facts["base"],
-            residual=candidates["residual"],
-            held=HeldOut(arrays["value"], arrays["pmi"], scores("score")),
+            test=arrays["test"],
+            winner=candidate_of(facts["winner"], under(tensors, "winner."), bound, hidden, own),
+            gains={name: Gain(**gain) for name, gain in facts["gains"].items()},
+            bases=facts["bases"],
+            report=Report(arrays["value"], arrays["pmi"], scores("scores")),
             calibration=scores("calibration"),
             training_value=facts["training_value"],
-            measured={
-                name: Measured(
-                    arrays[f"by_row.{name}"], FoldSummary(**f["summary"]), f["recalibrated"], f["negatives"]
+            evaluations={
+                name: Evaluation(
+                    *(arrays[f"{field}.{name}"] for field in BY_ROW),
+                    FoldSummary(**f["summary"]), f["donsker_varadhan"], f["negatives"],
                 )
-                for name, f in facts["measured"].items()
+                for name, f in facts["evaluations"].items()
             },
             seconds=facts["seconds"],
             history=facts["history"],
             interrupted=False,
-        )
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"{file} can't be read as a finished fold ({error}); remove it") from error
 

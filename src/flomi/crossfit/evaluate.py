@@ -1,8 +1,8 @@
-"""A model on rows that it has not seen: the referee, which is the FLO bound, and what the report says of the winner.
+"""A model on rows that it has not seen: the FLO bound, by which every candidate is evaluated, and the report on the winner.
 
-Whatever made the critic g, its dual is u(x, y), or c(x) - g(x, y) with the fitted drift c, and the referee is the FLO bound
-1 - u - e^{log t - u}. So every model is also a PMI score p(x, y) = -u or g - c, which the certificate and new rows use.
-Of n (n - 1) pairs a model is judged on all where memory holds them, and otherwise on m cyclic shifts.
+Whatever made the critic g, its dual is u(x, y), or c(x) - g(x, y) with the fitted log-normaliser c, and the evaluation is the
+FLO bound 1 - u - e^{log t - u}. So every model is also a PMI score p(x, y) = -u or g - c, which the certificate and new rows use.
+Of n (n - 1) pairs a model is evaluated on all where memory holds them, and otherwise on m cyclic shifts.
 """
 
 from __future__ import annotations
@@ -15,38 +15,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.bounds import Bound, Scores
-from flomi.inference.u_statistic import LARGEST, Exponential, FoldSummary, PairScores, fold_summary
+from flomi.bounds import Bound, Scores, flo
+from flomi.inference.certificate import PairScores
+from flomi.inference.u_statistic import LARGEST, FoldSummary, PartitionTerm, fold_summary
 from flomi.scores import Critic, Dense, Table, shifts, table_scores
+from flomi.support.settings import setting
 from flomi.training.loop import Model
 
-__all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report"]
+__all__ = ["Evaluation", "Report", "evaluate", "pair_scores", "report"]
 
-CERTIFIED = 128  # pairs a row that the certificate looks at
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
-DENSE = 4  # from a fourth of a row on an exact critic takes all pairs
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How many pairs of rows a model is evaluated on."""
+
+    certified_pairs: int = setting(
+        128,
+        "partners a row that the certificate looks at: more change its average over matchings by less than its noise",
+    )
+    dense_share: float = setting(
+        1 / 4,
+        "of all pairs, from which on a critic whose matrix is one product takes all: as fast as some, and exact",
+    )
+    sampling_share: float = setting(
+        1 / 2, "of the bound's standard error that sampling pairs may add: the root of 1 + 1/4 is 12 %"
+    )
+
+
+SETTINGS = EvaluationSettings()
 Rows = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the referee says of one model: the FLO bound, [n] by row and in summary, and the bound at its best constant shift,
-    which is the Donsker-Varadhan value E[p] - log E_m[e^p] of the score. Every row stood against `negatives` others.
+class Evaluation:
+    """What unseen rows say of one model: the FLO bound by row in ``values`` [n], the score ``positive`` [n] of the rows
+    themselves, each row's part ``partition`` [n] in the partition term less 1, all in summary, and the Donsker-Varadhan value
+    E[p] - log E_m[e^p], which is the bound at its best constant shift. Every row stood against `negatives` others.
     """
 
-    by_row: np.ndarray
+    values: np.ndarray
+    positive: np.ndarray
+    partition: np.ndarray
     summary: FoldSummary
-    recalibrated: float
+    donsker_varadhan: float
     negatives: int
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The report on one model: the bound asked for and its PMI read-out by row, [n], and the score p on rows and some pairs."""
+class Report:
+    """The report on one model: the bound that was requested and its PMI read-out by row, [n], and the score p on rows and some pairs."""
 
     value: np.ndarray
     pmi: np.ndarray
-    score: PairScores
+    scores: PairScores
 
 
 class _Encoded:
@@ -62,8 +85,8 @@ class _Encoded:
         self.ratio = self.g if self.marginal is None else self.g - self.marginal  # g as a log density ratio
         learned = self.u if "u" in bound.needs else None
         self.dual = self.c - self.ratio if learned is None else learned
-        # the exponential's term is e^(g' - away); away is c where u = c - g, learned or not: then it is that of the score too
-        self.away = self.c if learned is None else self.ratio + learned
+        # the exponential's term is e^(g' - log_offset); it is c where u = c - g, learned or not: then it is that of the score too
+        self.log_offset = self.c if learned is None else self.ratio + learned
 
     def at(self, m: int, seed: int) -> Table:
         """Scores g' of every row with m others. More are added to those before: the first ones do not depend on the scores."""
@@ -79,31 +102,33 @@ class _Encoded:
         step = max(1, BLOCK // self.n)
         return torch.cat([self.critic.matrix(part, self.b) for part in self.a.split(step)])
 
-    def blocks(self, away: Tensor, labels: Tensor | None, out: Tensor | None = None) -> Iterator[Tensor]:
-        """g' - away in float64, some rows at a time, -inf where i = j or both are of one group; in `out` [n, n] if given."""
+    def blocks(
+        self, log_offset: Tensor, labels: Tensor | None, out: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """g' - log_offset in float64, some rows at a time, -inf where i = j or both are of one group; in `out` [n, n] if given."""
         step = max(1, BLOCK // self.n)
         for start in range(0, self.n, step):
             rows = slice(start, min(start + step, self.n))
             block = self.critic.matrix(self.a[rows], self.b).double()
             if self.marginal is not None:
                 block -= self.marginal
-            block = torch.sub(block, away[rows, None], out=None if out is None else out[rows])
+            block = torch.sub(block, log_offset[rows, None], out=None if out is None else out[rows])
             block.diagonal(start).fill_(-math.inf)
             if labels is not None:
                 block.masked_fill_(labels[rows, None] == labels, -math.inf)
             yield block
 
-    def exponential(self, groups: np.ndarray | None) -> Exponential:
-        """What all pairs' terms e^(g' - away) leave."""
+    def exponential(self, groups: np.ndarray | None) -> PartitionTerm:
+        """What all pairs' terms e^(g' - log_offset) leave."""
         labels = None if groups is None else torch.from_numpy(groups).to(self.a.device)
         e = torch.empty(self.n, self.n, dtype=torch.float64, device=self.a.device)
         top = -LARGEST
-        for block in self.blocks(self.away, labels, e):
+        for block in self.blocks(self.log_offset, labels, e):
             top = max(top, _checked(float(block.max())))
         top = min(top, LARGEST)
         for part in e.split(max(1, BLOCK // self.n)):
             part.sub_(top).exp_()
-        return Exponential.of_matrix(e.cpu().numpy(), top, groups)
+        return PartitionTerm.of_matrix(e.cpu().numpy(), top, groups)
 
     def log_sum(self, some: Table | None, labels: Tensor | None) -> float:
         """log of the sum of e^p over some pairs, or over all of them, p = g' - c the score."""
@@ -115,23 +140,26 @@ class _Encoded:
             )
         return float(torch.stack([part.logsumexp((0, 1)) for part in parts]).logsumexp(0))
 
-    def measured(self, terms: Exponential, m: int, some: Table | None, groups: np.ndarray | None) -> Measured:
+    def evaluation(
+        self, terms: PartitionTerm, m: int, some: Table | None, groups: np.ndarray | None
+    ) -> Evaluation:
         pos, p = _numpy(-self.dual), _numpy(self.ratio - self.c)
         _checked(float(pos.sum() + p.sum()))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             sums = np.where(terms.rows > 0, np.exp(terms.top) * terms.rows, 0.0)
-            by_row = pos + 1 - sums * (self.n / terms.pairs)
+            values = pos + 1 - sums * (self.n / terms.pairs)
             log_sum = terms.top + float(np.log(terms.rows.sum()))
-        if not torch.equal(self.away, self.c):
+        if not torch.equal(self.log_offset, self.c):
             # a learned u may be so far off in one row that these sums tell nothing of the others' scores
             labels = None if groups is None else torch.from_numpy(groups).to(self.a.device)
             log_sum = self.log_sum(some, labels)
         dv = float(p.mean()) - (log_sum - math.log(terms.pairs))
-        return Measured(by_row, fold_summary(pos, terms, groups), dv, m)
+        partition = terms.influence + (terms.mean - 1)
+        return Evaluation(values, pos, partition, fold_summary(pos, terms, groups), dv, m)
 
 
 @torch.no_grad()
-def measure(
+def evaluate(
     model: Model,
     bound: Bound,
     rows: Rows,
@@ -140,7 +168,7 @@ def measure(
     most: int,
     seed: int,
     groups: np.ndarray | None = None,
-) -> tuple[Measured, Table | None]:
+) -> tuple[Evaluation, Table | None]:
     """Score rows that the model has not seen against all others, or by m cyclic shifts where that is over `pairs` pairs.
 
     m starts at pairs / n and doubles until sampling pairs adds less than half of the standard error of the bound, or there
@@ -152,26 +180,26 @@ def measure(
     labels = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     if labels is not None and labels.max() == 0:
         raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
-    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(CERTIFIED, pairs // n))
+    m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(SETTINGS.certified_pairs, pairs // n))
     whole = model.exact and n * (n - 1) <= most
     while True:
-        if m == n - 1 or (whole and m > n // DENSE):
-            return seen.measured(seen.exponential(labels), n - 1, None, labels), None
+        if m == n - 1 or (whole and m > SETTINGS.dense_share * n):
+            return seen.evaluation(seen.exponential(labels), n - 1, None, labels), None
         some = seen.at(m, seed)
-        contrast = (seen.ratios(some) - seen.away[:, None]).double()
+        contrast = (seen.ratios(some) - seen.log_offset[:, None]).double()
         # mean and variance of the terms by row, a few rows at a time
         mean, spread = (
             torch.cat(v) for v in zip(*((e.mean(1), e.var(1)) for e in _exp(contrast)), strict=True)
         )
-        sampling, by_row = float(spread.mean()) / m, 1 - seen.dual - mean
-        if (not whole and 2 * m * n > most) or sampling <= float(by_row.var()) / 4:
+        sampling, values = float(spread.mean()) / m, 1 - seen.dual - mean
+        if (not whole and 2 * m * n > most) or sampling <= SETTINGS.sampling_share**2 * float(values.var()):
             break
         m = n - 1 if whole else min(2 * m, n - 1)
-    terms = Exponential.of_pairs(
+    terms = PartitionTerm.of_pairs(
         PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
     )
-    found = seen.measured(terms, m, some, labels)
-    return found, _first(some) if bound.name == "flo" else some
+    found = seen.evaluation(terms, m, some, labels)
+    return found, _first(some) if _is_evaluation(bound) else some
 
 
 @torch.no_grad()
@@ -179,19 +207,19 @@ def report(
     model: Model,
     bound: Bound,
     rows: Rows,
-    measured: Measured,
+    evaluation: Evaluation,
     some: Table | None,
     *,
     seed: int,
     groups: np.ndarray | None = None,
-) -> HeldOut:
-    """The bound asked for on the pairs of `measured`, its PMI read-out, and the score; `some` as `measure` returned it."""
-    seen, flo = _Encoded(model, bound, rows), bound.name == "flo"
-    some = some or seen.at(min(measured.negatives, CERTIFIED), seed)
-    every = measured.negatives == seen.n - 1 and not flo  # FLO's values by row are there already
+) -> Report:
+    """The bound asked for on the pairs of `evaluation`, its PMI read-out, and the score; `some` as `evaluate` returned it."""
+    seen, known = _Encoded(model, bound, rows), _is_evaluation(bound)
+    some = some or seen.at(min(evaluation.negatives, SETTINGS.certified_pairs), seed)
+    every = evaluation.negatives == seen.n - 1 and not known
     scores = Scores(seen.g, Dense(seen.matrix()) if every else some, seen.u, seen.baseline, seen.marginal)
-    value = measured.by_row if flo else _numpy(bound.value(scores))
-    return HeldOut(value, _numpy(bound.pmi(scores)), _pair_scores(seen, some, groups))
+    value = evaluation.values if known else _numpy(bound.value(scores))
+    return Report(value, _numpy(bound.pmi(scores)), _pair_scores(seen, some, groups))
 
 
 @torch.no_grad()
@@ -200,7 +228,7 @@ def pair_scores(
 ) -> PairScores:
     """The score p of the rows, and of as many of their pairs as the certificate looks at."""
     seen = _Encoded(model, bound, rows)
-    return _pair_scores(seen, seen.at(min(seen.n - 1, CERTIFIED), seed), groups)
+    return _pair_scores(seen, seen.at(min(seen.n - 1, SETTINGS.certified_pairs), seed), groups)
 
 
 def _pair_scores(seen: _Encoded, some: Table, groups: np.ndarray | None) -> PairScores:
@@ -210,10 +238,18 @@ def _pair_scores(seen: _Encoded, some: Table, groups: np.ndarray | None) -> Pair
     )
 
 
+def _is_evaluation(bound: Bound) -> bool:
+    """Whether the bound that was requested is the one by which all are evaluated: its values by row are known then."""
+    return bound.value is flo
+
+
 def _first(some: Table) -> Table:
     """As many of the pairs as the certificate looks at, in memory of their own."""
     assert some.columns is not None
-    return Table(some.scores[:, :CERTIFIED].clone(), some.columns[:, :CERTIFIED].clone())
+    return Table(
+        some.scores[:, : SETTINGS.certified_pairs].clone(),
+        some.columns[:, : SETTINGS.certified_pairs].clone(),
+    )
 
 
 def _exp(contrast: Tensor) -> Iterator[Tensor]:

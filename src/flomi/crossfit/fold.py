@@ -1,203 +1,261 @@
-"""What competes to be the critic: `fit` makes one candidate, `compete` lets the referee of held_out.py choose among them."""
+"""One fold, downwards: fit the candidates to training rows, select on validation rows, evaluate on test rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from flomi.bounds import Bound
 from flomi.critics import CRITICS
-from flomi.crossfit.evaluate import HeldOut, Measured, measure, pair_scores, report
-from flomi.inference.u_statistic import PairScores, mean_stderr
+from flomi.critics.table import CriticKind
+from flomi.crossfit.evaluate import Evaluation, Report, evaluate, pair_scores, report
+from flomi.crossfit.options import Options
+from flomi.crossfit.select import one_standard_error_rule
+from flomi.crossfit.splits import Split
+from flomi.inference.certificate import PairScores
 from flomi.parallel import check_stop
 from flomi.scores import Table
-from flomi.training.candidate import Candidate, FitSettings, fit, seed_of
-from flomi.training.ensemble import CONTRAST
+from flomi.support.settings import UNMEASURED, setting
+from flomi.training.candidate import Candidate, fit, seed_of
+from flomi.training.ensemble import CONTRAST, Gain
+from flomi.training.loop import Model
 
-__all__ = ["Fold", "How", "best", "compete", "contenders", "continuous"]
+__all__ = ["Fold", "run_fold"]
 
 Rows = tuple[Tensor, Tensor]
-TRAINING_ROWS = 1500  # on which the winner's training value is measured
-ATOM = 0.05  # share of a column at one value, from which on it is a value of its own
-MATCHED_ROWS, MATCHED_DIMENSIONS = 500, 20  # where local critics of matched columns compete
-REGRESSION_ROWS = 200
-OPTIMISM = 0.05  # nats: a base that fits its own rows so much better than others leaves a network nothing to learn from
-CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
+NOTHING = 1e-6  # nats: a candidate whose every value is below has found nothing, and is the null critic again
 
 
 @dataclass(frozen=True)
-class How:
-    """Everything that decides how a fold's candidates are fitted and scored, and is the same for all folds."""
+class FoldSettings:
+    """How a fold measures its candidates."""
 
-    fit: FitSettings
-    pairs: int
-    most_pairs: int
-    without: tuple[str, ...] = ()
+    training_rows: int = setting(1500, f"{UNMEASURED}on which the winner's training value is measured")
+    validation_pairs: int = setting(
+        250_000, f"{UNMEASURED}of the validation rows, which select and calibrate"
+    )
+    optimism: float = setting(
+        0.05,
+        f"{UNMEASURED}nats: a base that fits its own rows so much better than others leaves networks nothing to learn from",
+    )
+    below_batch: float = setting(
+        1.0,
+        "nats below the log of a batch, beyond which a few pairs carry what networks gain, and no fold relies on it",
+    )
+
+
+SETTINGS = FoldSettings()
+RELIABLE = math.log(CONTRAST) - SETTINGS.below_batch
 
 
 @dataclass
 class Fold:
-    """One fold after the competition: who won, and everything on the fold's own rows.
+    """One finished fold: the winner, and what was measured on the fold's own rows.
 
-    base is the closed form that a residual critic stands on, `residual` that critic, whether it won or not. training_value is
-    the winner's Donsker-Varadhan value on rows that it was trained on, `measured` what the referee says of every candidate.
+    `gains` is what networks added to their base, `bases` which candidate that was, where it was one; `training_value` the
+    winner's Donsker-Varadhan value on rows that it was trained on.
     """
 
-    index: np.ndarray
+    test: np.ndarray
     winner: Candidate
-    base: str | None
-    residual: Candidate | None
-    held: HeldOut
+    gains: dict[str, Gain]
+    bases: dict[str, str]
+    report: Report
     calibration: PairScores
     training_value: float
-    measured: dict[str, Measured]
+    evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
     history: list[dict[str, Any]]
     interrupted: bool
 
     @property
-    def won(self) -> Measured:
-        """What the referee says of the winner."""
-        return self.measured[self.winner.name]
+    def won(self) -> Evaluation:
+        """The winner's evaluation on test rows."""
+        return self.evaluations[self.winner.name]
 
 
-def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]:
-    """The names that compete under critic="auto", simple ones first, given the number of `rows` that each will train on.
+@dataclass
+class _Fitted:
+    """What a fold has fitted so far, by label: the candidates, and the FLO bound on validation rows, by row and in the mean."""
 
-    One column against one is what the local critic is for. It takes any shape, so no network follows it there. Forms with more
-    parameters than so few rows can fit are left out: they would only cost time.
-    """
-    if "density" in bound.needs:
-        return ("density",)
-    dim_x, dim_y = (v[0].numel() for v in (x, y))
-    if dim_x == dim_y == 1 and rows >= 100 and continuous(x) and continuous(y):
-        return ("null", "gaussian", "student", "local")
-    names = ["null", "gaussian"]
-    names += ["student"] if rows >= 5 * (dim_x + dim_y) else []
-    names += ["regression"] if rows >= max(REGRESSION_ROWS, 10 * (dim_x + dim_y)) else []
-    wide = max(dim_x, dim_y) > MATCHED_DIMENSIONS
-    names += ["matched"] if rows >= MATCHED_ROWS and not wide and continuous(x) and continuous(y) else []
-    names += ["expanded"] if rows >= 10 * (dim_x + dim_y + 1) else []
-    return (*names, "residual")
+    candidates: dict[str, Candidate]
+    values: dict[str, np.ndarray]
+    means: dict[str, float]
+    base: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return any(c.interrupted for c in self.candidates.values())
 
 
-def continuous(v: Tensor) -> bool:
-    """Whether every column takes many values, more than half as many as there are rows, and none of them often."""
-    counts = (column.unique(return_counts=True)[1] for column in v.flatten(1).T)
-    return all(len(c) > len(v) / 2 and int(c.max()) <= max(1, ATOM * len(v)) for c in counts)
-
-
-def compete(
-    names: Sequence[str | nn.Module],
-    bound: Bound,
+def run_fold(
+    critics: Mapping[str, str | nn.Module],
+    options: Options,
     data: Rows,
-    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    how: How,
+    split: Split,
     *,
+    pairs: int,
+    most_pairs: int,
     seed: int,
     groups: np.ndarray | None = None,
     progress: str | None = None,
 ) -> Fold:
-    """Fit every name on the first part of the rows, choose on the second, report on the third.
+    """Fit every critic, in order of complexity; select by the one-standard-error rule; evaluate all on the fold's test rows.
 
-    The names stand in order of complexity, and `best` chooses on the second part's rows. A closed form that was chosen is
-    fitted again to both parts, and so is the one that a residual critic starts from.
+    A closed form that was selected is fitted again to training and validation rows, and so is the one that networks stand on.
     """
-    (x, y), (training, validation, held) = data, parts
-
-    def at(part: np.ndarray, candidate: Candidate) -> dict[str, Any]:
-        labels = None if groups is None else groups[part]
-        return {"rows": candidate.prepared(x[part], y[part]), "seed": seed, "groups": labels}
-
-    def measured(candidate: Candidate, part: np.ndarray, pairs: int) -> tuple[Measured, Table | None]:
-        most = max(pairs, how.most_pairs)
-        return measure(candidate.model, bound, pairs=pairs, most=most, **at(part, candidate))
-
-    def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
-        check_stop()
-        text = name if isinstance(name, str) else "own"
-        label = None if progress is None else f"{progress}, {text}"
-        among = None if groups is None else groups[np.concatenate([rows, validation])]
-        return fit(
-            name, bound, (x[rows], y[rows]), (x[validation], y[validation]), how.fit, seed=seed_of(seed, text), base=base,
-            groups=among, progress=label,
-        )  # fmt: skip
-
-    fitted: dict[str, Candidate] = {}
-    values: dict[str, np.ndarray] = {}  # FLO bound by validation row
-    based: str | None = None
-    for name in names:
-        if isinstance(name, str) and CRITICS[name].base is not None:
-            based = name
-            continue
-        candidate = make(name, training)
-        by_row = measured(candidate, validation, CALIBRATION_PAIRS)[0].by_row
-        if fitted and np.abs(by_row).max() < 1e-6:
-            continue  # it found nothing: the null critic again
-        fitted[candidate.name] = candidate
-        values[candidate.name] = by_row
-        if candidate.interrupted:
-            break
-    interrupted = any(c.interrupted for c in fitted.values())
-    labels = None if groups is None else groups[validation]
-    winner = best(values, labels) if values else None
-    bases = {
-        name: v for name, v in values.items()
-        # a network has the features of the expanded form itself
-        if name != "expanded" and getattr(fitted[name].model.critic, "optimism", 0.0) <= OPTIMISM
-    }  # fmt: skip
-    base = best(bases, labels) if based and values else None
-    for chosen in {winner, base}:
-        if chosen in CRITICS and CRITICS[chosen].fit is not None and not interrupted:
-            fitted[chosen] = make(chosen, np.concatenate([training, validation]))
-    residual: Candidate | None = None
-    if based is not None and not interrupted:
-        residual = make(based, training, None if base is None else fitted[base].model.critic)
-        fitted[residual.name] = residual
-        assert residual.gain is not None  # fit gives every candidate with a base its gain
-        lead = 0.0 if base is None or winner is None else float((values[winner] - values[base]).mean())
-        # near the log of a batch and beyond, a few held-out pairs carry what a network gains: no fold relies on it
-        reliable = base is None or float(values[base].mean()) < math.log(CONTRAST) - 1
-        if winner is None or (reliable and residual.gain.validation - lead > residual.gain.stderr):
-            winner = residual.name
-    assert winner is not None
-    won = fitted[winner]
-    on_held: dict[str, Measured] = {}
-    pairs: Table | None = None
-    for name, candidate in fitted.items():  # only the winner's pairs are kept, which are most of the memory
-        on_held[name], some = measured(candidate, held, how.pairs)
-        pairs = some if name == winner else pairs
+    work = _Work(options, data, split, pairs, most_pairs, seed, groups, progress)
+    fitted, winner = _fit_and_select(work, critics)
+    won = fitted.candidates[winner]
+    evaluations: dict[str, Evaluation] = {}
+    scored: Table | None = None
+    for (
+        name,
+        candidate,
+    ) in fitted.candidates.items():  # only the winner's pairs are kept, which are most of the memory
+        evaluations[name], some = work.evaluate(candidate, split.test, pairs)
+        scored = some if name == winner else scored
+    seen = split.training[: SETTINGS.training_rows]
     return Fold(
-        index=held,
+        test=split.test,
         winner=won,
-        base=base,
-        residual=residual,
-        held=report(won.model, bound, measured=on_held[winner], some=pairs, **at(held, won)),
-        calibration=pair_scores(won.model, bound, **at(validation, won)),
-        training_value=measured(won, training[:TRAINING_ROWS], CALIBRATION_PAIRS)[0].recalibrated,
-        measured=on_held,
-        seconds={name: c.seconds for name, c in fitted.items()},
+        gains={name: c.gain for name, c in fitted.candidates.items() if c.gain is not None},
+        bases={name: c.base for name, c in fitted.candidates.items() if c.base in fitted.candidates},
+        report=report(
+            won.model, options.bound, evaluation=evaluations[winner], some=scored, **work.at(split.test, won)
+        ),
+        calibration=pair_scores(won.model, options.bound, **work.at(split.validation, won)),
+        training_value=work.evaluate(won, seen, SETTINGS.validation_pairs)[0].donsker_varadhan,
+        evaluations=evaluations,
+        seconds={name: c.seconds for name, c in fitted.candidates.items()},
         history=[
             {"critic": name, **dataclasses.asdict(c.history)}
-            for name, c in fitted.items()
+            for name, c in fitted.candidates.items()
             if c.history and c.history.step
         ],
-        interrupted=any(c.interrupted for c in fitted.values()),
+        interrupted=fitted.interrupted,
     )
 
 
-def best(values: dict[str, np.ndarray], groups: np.ndarray | None) -> str:
-    """The last name whose FLO bound is higher than the best before it by more than one standard error of the difference."""
-    names = list(values)
-    top = names[0]
-    for name in names[1:]:
-        gain = values[name] - values[top]
-        if np.isfinite(values[name]).all() and gain.mean() > mean_stderr(gain, groups):
-            top = name
-    return top
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for all candidates of a fold."""
+
+    options: Options
+    data: Rows
+    split: Split
+    pairs: int
+    most_pairs: int
+    seed: int
+    groups: np.ndarray | None
+    progress: str | None
+
+    def at(self, rows: np.ndarray, candidate: Candidate) -> dict[str, Any]:
+        x, y = self.data
+        prepared = candidate.prepared(x[rows], y[rows])
+        return {"rows": prepared, "seed": self.seed, "groups": self.labels(rows)}
+
+    def labels(self, rows: np.ndarray) -> np.ndarray | None:
+        return None if self.groups is None else self.groups[rows]
+
+    def evaluate(self, candidate: Candidate, rows: np.ndarray, pairs: int) -> tuple[Evaluation, Table | None]:
+        most = max(pairs, self.most_pairs)
+        return evaluate(
+            candidate.model, self.options.bound, pairs=pairs, most=most, **self.at(rows, candidate)
+        )
+
+    def fit(
+        self,
+        label: str,
+        critic: str | nn.Module,
+        rows: np.ndarray,
+        base: tuple[str, nn.Module] | None = None,
+    ) -> Candidate:
+        check_stop()
+        (x, y), validation = self.data, self.split.validation
+        key = label if isinstance(critic, str) else label.replace(type(critic).__name__, "own", 1)
+        return fit(
+            critic, self.options.bound, (x[rows], y[rows]), (x[validation], y[validation]), self.options.fit,
+            label=label, seed=seed_of(self.seed, key), base=base, groups=self.labels(np.concatenate([rows, validation])),
+            progress=None if self.progress is None else f"{self.progress}, {label}",
+        )  # fmt: skip
+
+
+def _fit_and_select(work: _Work, critics: Mapping[str, str | nn.Module]) -> tuple[_Fitted, str]:
+    """All candidates, and the label of the one selected."""
+    split, fitted = work.split, _Fitted({}, {}, {})
+    ensembles = {label: critic for label, critic in critics.items() if _is_ensemble(critic)}
+    for label, critic in critics.items():
+        if label in ensembles:
+            continue
+        candidate = work.fit(label, critic, split.training)
+        values = work.evaluate(candidate, split.validation, SETTINGS.validation_pairs)[0].values
+        if fitted.candidates and np.abs(values).max() < NOTHING:
+            continue
+        fitted.candidates[label], fitted.values[label] = candidate, values
+        fitted.means[label] = float(values.mean())
+        if candidate.interrupted:
+            break
+    labels = work.labels(split.validation)
+    winner = one_standard_error_rule(fitted.values, labels) if fitted.values else None
+    if ensembles:
+        bases = {label: v for label, v in fitted.values.items() if _may_be_base(fitted.candidates[label])}
+        fitted.base = one_standard_error_rule(bases, labels) if bases else None
+    if fitted.interrupted:
+        assert winner is not None  # whoever was interrupted has values
+        return fitted, winner
+    for label in {winner, fitted.base} - {None}:
+        if _kind(critics[label]) is not None and _kind(critics[label]).fit is not None:  # type: ignore[index, union-attr]
+            both = np.concatenate([split.training, split.validation])
+            fitted.candidates[label] = work.fit(label, critics[label], both)  # type: ignore[index]
+    for label, critic in ensembles.items():
+        winner = _add_ensemble(work, fitted, label, critic, winner)
+    assert winner is not None  # there is one critic at least
+    return fitted, winner
+
+
+def _add_ensemble(
+    work: _Work, fitted: _Fitted, label: str, critic: str | nn.Module, winner: str | None
+) -> str:
+    """Networks on a base, and who wins then: they do where they gain more than a standard error beyond the winner so far."""
+    kind = _kind(critic)
+    on_selected = kind is not None and kind.ensemble is not None and kind.ensemble.fallback is not None
+    base = fitted.base if on_selected else None
+    candidate = work.fit(
+        label,
+        critic,
+        work.split.training,
+        None if base is None else (base, fitted.candidates[base].model.critic),
+    )
+    fitted.candidates[label] = candidate
+    assert candidate.gain is not None  # fit gives every candidate with a base its gain
+    if winner is None:
+        return label
+    if base is not None:
+        mean = fitted.means[base]
+    else:  # a base of its own
+        alone = dataclasses.replace(candidate, model=Model(candidate.model.critic.base, (), None))
+        mean = float(work.evaluate(alone, work.split.validation, SETTINGS.validation_pairs)[0].values.mean())
+    fitted.means[label] = mean + candidate.gain.validation
+    beyond = fitted.means[label] - fitted.means[winner]
+    return label if beyond > candidate.gain.stderr and mean < RELIABLE else winner
+
+
+def _kind(critic: str | nn.Module) -> CriticKind | None:
+    return CRITICS[critic] if isinstance(critic, str) else None
+
+
+def _is_ensemble(critic: str | nn.Module) -> bool:
+    kind = _kind(critic)
+    return kind is not None and kind.ensemble is not None
+
+
+def _may_be_base(candidate: Candidate) -> bool:
+    kind = CRITICS.get(candidate.name)
+    optimism = getattr(candidate.model.critic, "optimism", 0.0)
+    return kind is not None and kind.base and optimism <= SETTINGS.optimism

@@ -1,4 +1,4 @@
-"""From a user's options to a checked plan: what each effort buys, and errors for options that don't fit, before any work."""
+"""From a user's options to checked ones: what each effort buys, and errors for options that don't fit, before any work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +20,18 @@ from flomi import bounds
 from flomi._version import __version__
 from flomi.bounds import Bound
 from flomi.critics import CRITICS
-from flomi.crossfit.fold import How
 from flomi.scores import NEGATIVES
+from flomi.support.settings import setting
 from flomi.training.candidate import PREPROCESS, FitSettings
 from flomi.training.ensemble import EnsembleRecipe
 from flomi.training.loop import Recipe
 from flomi.training.user_models import check_bound
 
-if TYPE_CHECKING:
-    from flomi.estimator import MIEstimator
+__all__ = ["AUTO", "EFFORTS", "Effort", "Options", "label_critics"]
 
-__all__ = ["EFFORTS", "Effort", "Plan"]
-
-MOST_PAIRS = 50_000_000  # of all folds, so many numbers being in memory at once; "thorough" and eval_pairs may ask for more
-
+AUTO = "auto"  # the word for the default candidates
 PRECISIONS = ("highest", "high", "medium")  # torch's words
+UNITS, MISSING = ("nats", "bits"), ("error", "drop")
 
 LEAST = {  # of the options that are whole numbers
     "seed": 0,
@@ -45,7 +42,8 @@ LEAST = {  # of the options that are whole numbers
     "n_negatives": 1,
     "patience": 1,
 }
-TRAINING = (  # options of networks trained by the bound itself
+IDLE = ("n_jobs", "progress", "keep_scores")  # options that change no number
+BY_BOUND = (  # options of networks trained by the bound itself
     "hidden",
     "steps",
     "batch_size",
@@ -60,15 +58,27 @@ TRAINING = (  # options of networks trained by the bound itself
 
 
 @dataclass(frozen=True)
+class PairSettings:
+    """How many scored pairs may be in memory."""
+
+    most: int = setting(
+        50_000_000, "400 MB of all folds together; effort='thorough' and eval_pairs may ask for more"
+    )
+
+
+PAIRS = PairSettings()
+
+
+@dataclass(frozen=True)
 class Effort:
-    """What a word buys: folds, the pairs of rows that are evaluated, how networks are trained, and what does not compete."""
+    """What a word buys: folds, the pairs of rows that are evaluated, how networks are trained, whether costly candidates compete."""
 
     folds: int
     pairs: int
     ensemble: EnsembleRecipe
     recipe: Recipe
     hidden: tuple[int, ...]
-    without: tuple[str, ...] = ()
+    costly: bool = True
 
 
 EFFORTS = {
@@ -78,7 +88,7 @@ EFFORTS = {
         EnsembleRecipe(members=1, steps=150, checks=10, patience=4, judged=900),
         Recipe(steps=600, patience=6, negatives="auto"),
         (64,),
-        without=("expanded",),
+        costly=False,
     ),
     "standard": Effort(5, 8_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
     "thorough": Effort(
@@ -92,44 +102,53 @@ EFFORTS = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The options with every default filled in, checked before any work starts."""
+class Options:
+    """The options with every default filled in, checked before any work starts.
 
-    critic: str | nn.Module
+    `critics` by their labels, which are names in CRITICS or those of the user's classes; None for the default candidates.
+    """
+
+    critics: dict[str, str | nn.Module] | None
     bound: Bound
     n_folds: int
-    how: How
+    folds: Any
+    fit: FitSettings
+    pairs: int
+    most_pairs: int
+    costly: bool
     seed: int
+    level: float
     n_jobs: int
     progress: bool
     checkpoint: Path | None
+    keep_scores: bool
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, options: MIEstimator) -> Plan:
-        chosen = _choose("effort", options.effort, EFFORTS)
-        effort = EFFORTS[chosen]
-        bound = bounds.get(options.bound)
-        critic = options.critic
-        if isinstance(critic, str):
-            _choose("critic", critic, ("auto", *CRITICS))
-        elif not isinstance(critic, nn.Module):
-            raise TypeError(
-                f"critic must be a name or an nn.Module, not {type(critic).__name__}; pass an instance"
+    def of(cls, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
+        """From the options as a user gave them; `defaults` tell which of them were changed."""
+        effort = EFFORTS[_choose("effort", given["effort"], EFFORTS)]
+        bound = bounds.get(given["bound"])
+        critics = label_critics(given["critic"])
+        _choose("preprocess", given["preprocess"], PREPROCESS)
+        _choose("units", given["units"], UNITS)
+        _choose("missing", given["missing"], MISSING)
+        if given["negatives"] is not None:
+            _choose("negatives", given["negatives"], NEGATIVES)
+        if given["precision"] is not None:
+            _choose("precision", given["precision"], PRECISIONS)
+        _check_device(given["device"])
+        if given["checkpoint"] is not None and not isinstance(given["checkpoint"], (str, os.PathLike)):
+            raise TypeError(f"checkpoint must be the path of a folder; found {given['checkpoint']!r}")
+        folds = given["folds"]
+        if folds is not None and given["n_folds"] is not None:
+            raise ValueError(
+                f"folds and n_folds={given['n_folds']} both say how to cut the rows; leave one out"
             )
-        _choose("preprocess", options.preprocess, PREPROCESS)
-        _choose("units", options.units, ("nats", "bits"))
-        _choose("missing", options.missing, ("error", "drop"))
-        if options.negatives is not None:
-            _choose("negatives", options.negatives, NEGATIVES)
-        if options.precision is not None:
-            _choose("precision", options.precision, PRECISIONS)
-        _check_device(options.device)
-        if options.checkpoint is not None and not isinstance(options.checkpoint, (str, os.PathLike)):
-            raise TypeError(f"checkpoint must be the path of a folder; found {options.checkpoint!r}")
         given = {  # numbers of numpy as Python's, which JSON knows
             name: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
-            for name, value in options.get_params().items()
+            for name, value in given.items()
+            if name != "folds"
         }
         if given["checkpoint"] is not None:
             given["checkpoint"] = os.fspath(given["checkpoint"])
@@ -142,14 +161,20 @@ class Plan:
         }
         named["m"] = given["n_negatives"]
         recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
-        _check_match(critic, bound)
-        _check_idle(critic, bound, given)
+        _check_bound_of_ones_own(critics, bound)
+        for critic in [None] if critics is None else critics.values():
+            _check_density(critic, bound)
+        _check_idle(given["critic"], critics, bound, given)
+        n_folds = given["n_folds"] or effort.folds
+        pairs = given["eval_pairs"] or effort.pairs
+        labels = AUTO if critics is None else list(critics)
         config = {
             **given,
-            "device": str(options.device),
-            "critic": critic if isinstance(critic, str) else type(critic).__name__,
+            "device": str(given["device"]),
+            "critic": labels[0] if critics is not None and len(labels) == 1 else labels,
             "bound": bound.name,
-            "n_folds": given["n_folds"] or effort.folds,
+            "n_folds": n_folds,
+            "folds": None if folds is None else "given",
             "hidden": list(hidden),
             "recipe": dataclasses.asdict(recipe),
             "versions": {
@@ -158,23 +183,62 @@ class Plan:
                 "python": platform.python_version(),
             },
             "threads": torch.get_num_threads(),
+            "own": [
+                name
+                for name, own in (
+                    ("critic", any(isinstance(c, nn.Module) for c in (critics or {}).values())),
+                    ("bound", bounds.BOUNDS.get(bound.name) is not bound),
+                )
+                if own
+            ],
         }
-        pairs = given["eval_pairs"] or effort.pairs
-        how = How(
-            FitSettings(recipe, effort.ensemble, hidden, options.preprocess, options.device),
-            pairs // config["n_folds"], max(pairs, MOST_PAIRS) // config["n_folds"], effort.without,
-        )  # fmt: skip
+        usual = {
+            **defaults,
+            "n_folds": effort.folds,
+            "hidden": list(effort.hidden),
+            "effort": None,
+            "seed": None,
+        }
+        config["changed"] = {
+            name: config[name]
+            for name, default in usual.items()
+            if name not in IDLE and config.get(name) is not None and config[name] != default
+        }
         return cls(
-            critic,
-            bound,
-            config["n_folds"],
-            how,
-            given["seed"],
-            _processes(given["n_jobs"]),
-            options.progress,
-            None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),
-            config,
-        )
+            critics=critics, bound=bound, n_folds=n_folds, folds=folds,
+            fit=FitSettings(recipe, effort.ensemble, hidden, given["preprocess"], given["device"]),
+            pairs=pairs, most_pairs=max(pairs, PAIRS.most), costly=effort.costly, seed=given["seed"],
+            level=float(given["level"]), n_jobs=_processes(given["n_jobs"]), progress=given["progress"],
+            checkpoint=None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),
+            keep_scores=bool(given["keep_scores"]), config=config,
+        )  # fmt: skip
+
+
+def label_critics(critic: Any) -> dict[str, str | nn.Module] | None:
+    """What the option `critic` names: None for "auto", else critics by label; modules of one class are told apart by a number.
+
+    >>> label_critics(["gaussian", nn.Linear(1, 1), nn.Linear(2, 1)]).keys()
+    dict_keys(['gaussian', 'Linear', 'Linear-2'])
+    """
+    if isinstance(critic, str) and critic == AUTO:
+        return None
+    several = list(critic) if isinstance(critic, (list, tuple)) else [critic]
+    if not several:
+        raise ValueError("critic is an empty list; name one critic at least, or leave it out")
+    found: dict[str, str | nn.Module] = {}
+    for one in several:
+        if isinstance(one, nn.Module):
+            label = type(one).__name__
+            same = sum(type(other) is type(one) for other in found.values())
+            found[label if not same else f"{label}-{same + 1}"] = one
+        elif isinstance(one, str):
+            allowed = (AUTO, *CRITICS) if one is critic else CRITICS
+            found[_choose("critic", one, allowed)] = one
+        else:
+            raise TypeError(
+                f"critic must be a name, an nn.Module or a list of these, not {type(one).__name__}; pass an instance"
+            )
+    return found
 
 
 def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -211,6 +275,8 @@ def _check_numbers(given: dict[str, Any]) -> None:
         raise ValueError(f"seed must be below 2**63; found {given['seed']}")
     if given["n_jobs"] == 0:
         raise ValueError("n_jobs must be a number of processes, or -1 for one a core; found 0")
+    if not isinstance(given["level"], (int, float)) or not 0 < given["level"] < 1:
+        raise ValueError(f"level must be a number between 0 and 1, such as 0.95; found {given['level']!r}")
     for name in ("lr", "weight_decay"):
         value = given[name]
         if value is None:
@@ -234,12 +300,17 @@ def _check_hidden(hidden: Any) -> None:
         raise ValueError(f"hidden must hold at least one width, each at least 1; found {hidden!r}")
 
 
-def _check_idle(critic: str | nn.Module, bound: Bound, given: dict[str, Any]) -> None:
-    """Options that act on nothing that this critic does are refused rather than ignored."""
-    name = "density" if critic == "auto" and "density" in bound.needs else critic
-    kind = CRITICS.get(name) if isinstance(name, str) else None
-    own = isinstance(critic, nn.Module)
-    for option in ("hidden", "preprocess") if own else () if kind and kind.build else TRAINING:
+def _check_idle(
+    asked: Any, critics: dict[str, str | nn.Module] | None, bound: Bound, given: Mapping[str, Any]
+) -> None:
+    """Options that act on nothing that these critics do are refused rather than ignored."""
+    if critics is None:
+        kinds = [kind for kind in CRITICS.values() if kind.density and "density" in bound.needs]
+    else:
+        kinds = [CRITICS[critic] for critic in critics.values() if isinstance(critic, str)]
+    own = critics is not None and len(kinds) < len(critics)
+    built = [kind for kind in kinds if kind.build is not None]
+    for option in () if built else ("hidden", "preprocess") if own else BY_BOUND:
         value = given[option]
         if value is None or (option == "preprocess" and (value == "rank" or (own and value == "none"))):
             continue  # not given, or what happens anyway
@@ -249,10 +320,10 @@ def _check_idle(critic: str | nn.Module, bound: Bound, given: dict[str, Any]) ->
                 "they are: leave it out"
             )
         raise ValueError(
-            f"{option}={value!r} acts on networks trained by the bound itself, and critic={critic!r} trains none: name one, "
+            f"{option}={value!r} acts on networks trained by the bound itself, and critic={asked!r} trains none: name one, "
             f"such as critic='joint', or leave {option} out"
         )
-    scheme = given["negatives"] or (kind.negatives if kind else "shifts")
+    scheme = given["negatives"] or (built[0].negatives if built else "shifts")
     if given["n_negatives"] is not None and scheme in ("all", "chunked"):
         raise ValueError(
             f"n_negatives={given['n_negatives']} does nothing where a step takes all negatives of its batch "
@@ -269,27 +340,35 @@ def _processes(n_jobs: int) -> int:
     return int(effective_n_jobs(n_jobs))
 
 
-def _check_match(critic: str | nn.Module, bound: Bound) -> None:
-    """A density bound needs log q(y|x) for a critic; BA needs the known p(y) too, which only the user can give."""
-    own = isinstance(critic, nn.Module)
+def _check_bound_of_ones_own(critics: dict[str, str | nn.Module] | None, bound: Bound) -> None:
+    """A bound that is no row of BOUNDS is tried on made-up scores."""
     if bounds.BOUNDS.get(bound.name) is not bound:
-        check_bound(bound, trained=own or (critic in CRITICS and CRITICS[str(critic)].build is not None))
-    if bound.name == "ba" and (isinstance(critic, str) or getattr(critic, "log_marginal", True) is None):
-        raise ValueError(
-            "bound='ba' needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, log_marginal=...), "
-            "or use bound='doe', which fits p(y)"
+        trained = any(
+            isinstance(critic, nn.Module) or CRITICS[critic].build is not None
+            for critic in (critics or {}).values()
         )
-    if "density" in bound.needs and isinstance(critic, str) and critic not in ("auto", "density"):
+        check_bound(bound, trained=trained)
+
+
+def _check_density(critic: str | nn.Module | None, bound: Bound) -> None:
+    """A density bound needs log q(y|x) for a critic; one that needs the known p(y) too gets it from the user."""
+    own = isinstance(critic, nn.Module)
+    wanted = "density" in bound.needs
+    density = hasattr(critic, "marginal") if own else wanted if critic is None else CRITICS[critic].density
+    if "known marginal" in bound.needs and (not own or getattr(critic, "log_marginal", True) is None):
         raise ValueError(
-            f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}"
+            f"bound={bound.name!r} needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, "
+            "log_marginal=...), or use bound='doe', which fits p(y)"
         )
-    if "density" in bound.needs and own and not hasattr(critic, "marginal"):
+    if wanted and not density:
+        if not own:
+            raise ValueError(
+                f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}"
+            )
         raise ValueError(
             f"bound={bound.name!r} needs a conditional density: your critic(x, y) must return log q(y|x) and have a method "
             f"marginal(y) that returns log q(y), and {type(critic).__name__} has none; critics.ConditionalGaussian has both"
         )
-    if "density" not in bound.needs and (critic == "density" or (own and hasattr(critic, "marginal"))):
-        named = (
-            "critic='density'" if isinstance(critic, str) else "a critic with marginal(y), a density model,"
-        )
+    if density and not wanted:
+        named = "a critic with marginal(y), a density model," if own else f"critic={critic!r}"
         raise ValueError(f"{named} goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}")

@@ -11,8 +11,10 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +28,18 @@ from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
 from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
+from flomi.crossfit.options import label_critics
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.result import MIEstimate
 from flomi.training.candidate import Candidate, own_critic
 from flomi.training.loop import Model
 
-if TYPE_CHECKING:
-    from flomi.estimator import MIEstimator
+__all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save", "tensors_of", "under"]
 
-__all__ = ["candidate_of", "description", "load", "save", "under"]
+T = TypeVar("T")
 
-FORMAT = 1
+FORMAT, READABLE = 2, (1, 2)  # 1 had no influence values, folds and groups
+BY_ROW = ("pmi", "projection", "folds", "groups")  # of a result
 JSON, TENSORS = "estimator.json", "tensors.safetensors"
 PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of their tensors
     frozenset({"knots", "scores", "tails", "distinct"}): RankNormal,
@@ -45,23 +48,32 @@ PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of thei
 }
 
 
-def save(estimator: MIEstimator, path: Path) -> Path:
+@dataclass(frozen=True)
+class Fitted:
+    """What a fitted estimator consists of."""
+
+    options: dict[str, Any]
+    result: MIEstimate
+    critics: list[Candidate]
+    columns: tuple[tuple[str, ...], tuple[str, ...]]
+    log_normaliser: float
+
+
+def save(fitted: Fitted, path: Path) -> Path:
     """Write the folder beside its place and move it there, so that an interrupt leaves no half of one."""
     from safetensors.torch import save_file
 
     found = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
     if path.exists() and (not path.is_dir() or (found and found != [JSON, TENSORS])):
         raise FileExistsError(f"{path} exists and is no saved estimator; give the name of a new folder")
-    result: MIEstimate = estimator.result_.to("nats")
-    tensors = {"pmi": torch.from_numpy(result.pmi), "projection": torch.from_numpy(result.projection)}
-    folds = []
-    for k, candidate in enumerate(estimator.critics_):
-        folds.append(description(candidate))
-        for part in ("prep_x", "prep_y", "model"):
-            state = getattr(candidate, part).state_dict()
-            tensors.update({f"{k}.{part}.{name}": value.contiguous() for name, value in state.items()})
-    options = {**estimator.get_params(), "device": str(estimator.device)}
-    options["checkpoint"] = None if estimator.checkpoint is None else os.fspath(estimator.checkpoint)
+    result = fitted.result.to("nats")
+    arrays = {name: value for name in BY_ROW if (value := getattr(result, name)) is not None}
+    arrays |= {f"influence.{name}": values for name, values in result.influences.items()}
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    for k, candidate in enumerate(fitted.critics):
+        tensors |= {f"{k}.{name}": value for name, value in tensors_of(candidate).items()}
+    options = {**fitted.options, "device": str(fitted.options["device"]), "folds": None}  # `result` has them
+    options["checkpoint"] = None if options["checkpoint"] is None else os.fspath(options["checkpoint"])
     for name in ("critic", "bound"):  # of your own ones the name only
         options[name] = options[name] if isinstance(options[name], str) else result.config[name]
     record = {
@@ -69,9 +81,9 @@ def save(estimator: MIEstimator, path: Path) -> Path:
         "options": options,
         "tuples": [name for name, value in options.items() if isinstance(value, tuple)],  # a list in JSON
         "result": result.to_dict(),
-        "folds": folds,
-        "log_normaliser": estimator.log_normaliser_,
-        "columns": estimator.columns_,
+        "folds": [description(candidate) for candidate in fitted.critics],
+        "log_normaliser": fitted.log_normaliser,
+        "columns": fitted.columns,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -89,6 +101,15 @@ def save(estimator: MIEstimator, path: Path) -> Path:
 def as_python(value: Any) -> Any:
     """Numbers and arrays of numpy among the options, as JSON knows them."""
     return value.tolist()
+
+
+def tensors_of(candidate: Candidate) -> dict[str, Tensor]:
+    """Everything fitted, by name."""
+    return {
+        f"{part}.{name}": value.cpu().clone(memory_format=torch.contiguous_format)
+        for part in ("prep_x", "prep_y", "model")
+        for name, value in getattr(candidate, part).state_dict().items()
+    }
 
 
 def description(candidate: Candidate) -> dict[str, Any]:
@@ -112,8 +133,8 @@ def description(candidate: Candidate) -> dict[str, Any]:
     return known
 
 
-def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: Any) -> MIEstimator:
-    """Rebuild what `save` wrote; ValueError where the folder holds something else."""
+def load(path: Path, critic: Any, bound: Any) -> Fitted:
+    """What `save` wrote; ValueError where the folder holds something else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -122,9 +143,10 @@ def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: A
     try:
         record = json.loads((path / JSON).read_text(encoding="utf-8"))
         tensors = load_file(path / TENSORS)
-        if record["format"] != FORMAT:
-            raise ValueError(f"it has format {record['format']}, and this version of flomi reads {FORMAT}")
-        return _rebuild(kind, record, tensors, critic, bound)
+        if record["format"] not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise ValueError(f"it has format {record['format']}, and this version of flomi reads {known}")
+        return _rebuild(record, tensors, critic, bound)
     except (
         SafetensorError,
         KeyError,
@@ -137,43 +159,37 @@ def load(kind: type[MIEstimator], path: Path, critic: nn.Module | None, bound: A
         raise ValueError(f"{path} can't be read as a saved estimator: {error}") from error
 
 
-def _rebuild(
-    kind: type[MIEstimator],
-    record: dict[str, Any],
-    tensors: dict[str, Tensor],
-    critic: nn.Module | None,
-    bound: Any,
-) -> MIEstimator:
+def _rebuild(record: dict[str, Any], tensors: dict[str, Tensor], critic: Any, bound: Any) -> Fitted:
     options, config = {**record["options"]}, record["result"]["config"]
     options.update({name: tuple(options[name]) for name in record["tuples"]})
-    referee = bounds.get(config["bound"] if bound is None else bound)
-    stored = {fold["critic"] for fold in record["folds"]}
-    if critic is None and not stored <= set(CRITICS):
+    requested = bounds.get(config["bound"] if bound is None else bound)
+    given = {} if critic is None else label_critics(critic) or {}
+    own = {label: module for label, module in given.items() if isinstance(module, nn.Module)}
+    lacking = {fold["critic"] for fold in record["folds"]} - set(CRITICS) - set(own)
+    if lacking:
         raise ValueError(
-            f"it was fitted with a critic of your own, {', '.join(sorted(stored))}: pass it as critic="
+            f"it was fitted with a critic of your own, {', '.join(sorted(lacking))}: pass it as critic="
         )
-    options.update({name: own for name, own in (("critic", critic), ("bound", bound)) if own is not None})
-    estimator = kind(**options)
-    estimator.critics_ = [
-        candidate_of(fold, under(tensors, f"{k}."), referee, tuple(config["hidden"]), critic)
+    options.update({name: mine for name, mine in (("critic", critic), ("bound", bound)) if mine is not None})
+    critics = [
+        candidate_of(fold, under(tensors, f"{k}."), requested, tuple(config["hidden"]), own)
         for k, fold in enumerate(record["folds"])
     ]
     columns_x, columns_y = record["columns"]
-    estimator.columns_ = tuple(columns_x), tuple(columns_y)
-    estimator.log_normaliser_ = float(record["log_normaliser"])
-    if not estimator.critics_ or not math.isfinite(estimator.log_normaliser_):
+    log_normaliser = float(record["log_normaliser"])
+    if not critics or not math.isfinite(log_normaliser):
         raise ValueError("it holds no fold, or no finite normaliser")
-    values = {f.name: record["result"].get(f.name) for f in dataclasses.fields(MIEstimate)}
-    values.update(pmi=tensors["pmi"].numpy(), projection=tensors["projection"].numpy())
-    for name in ("ci", "warnings", "projection_labels"):
-        values[name] = tuple(values[name])
-    nan = {
-        f.name: math.nan
-        for f in dataclasses.fields(MIEstimate)
-        if f.type == "float" and values[f.name] is None
-    }
-    estimator.result_ = MIEstimate(**{**values, **nan}).to(estimator.units)
-    return estimator
+    fields = {f.name: f for f in dataclasses.fields(MIEstimate)}
+    values = {name: record["result"][name] for name in fields if name in record["result"]}
+    arrays = {name: value.numpy() for name, value in tensors.items() if value.dtype != torch.bfloat16}
+    values |= {name: arrays[name] for name in BY_ROW if name in arrays}
+    values["influences"] = under(arrays, "influence.")
+    for name in ("ci", "warnings", "findings", "projection_labels"):
+        values[name] = tuple(values.get(name, ()))
+    # JSON has no NaN, and leaves None out
+    values |= {name: math.nan for name, f in fields.items() if f.type == "float" and values.get(name) is None}
+    result = MIEstimate(**values)
+    return Fitted(options, result, critics, (tuple(columns_x), tuple(columns_y)), log_normaliser)
 
 
 def candidate_of(
@@ -181,7 +197,7 @@ def candidate_of(
     tensors: dict[str, Tensor],
     bound: Bound,
     hidden: tuple[int, ...],
-    own: nn.Module | None,
+    own: Mapping[str, nn.Module],
 ) -> Candidate:
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
@@ -190,8 +206,8 @@ def candidate_of(
         model = Model(_ready(name, fold, under(state, "critic.")), (), None)
         model.load_state_dict(state)
     else:
-        if own is not None and name not in CRITICS:
-            net = own_critic(own, shape_x, shape_y)
+        if name not in CRITICS:
+            net = own_critic(own[name], shape_x, shape_y)
         else:
             build = CRITICS[name].build
             assert build is not None  # checked above
@@ -260,5 +276,5 @@ def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
     return nn.Sequential(*parts)
 
 
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: dict[str, T], prefix: str) -> dict[str, T]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,13 +1,8 @@
-"""From held-out scores to numbers with error bars: bound, plug-in, imbalance, their standard errors, the interval.
+"""The FLO bound of a score p on all pairs, as a U-statistic: bound, plug-in, normalisation error, and their standard errors.
 
-How to call it, for K folds of held-out scores p (``-u`` for FLO) in ``PairScores`` (see certificate.py)::
+    bound = E[p] - (A - 1),    plug-in = E[p],    normalisation error = A - 1,    A = E[e^p] over pairs that don't match
 
-    s = summarise([fold_1, ..., fold_K])    # s.bound, s.bound_stderr, s.plug_in, s.imbalance, s.ess, s.fold_bounds, ...
-    i = interval(mi, mean_stderr(pmi, groups), folds=per_fold_estimates, model=d)   # i.stderr, i.low, i.high
-    c = certificate([(held_out_1, calibration_1), ...], alpha=0.05, seed=seed)               # c.value
-    verdict, warnings = judge(Evidence(n=n, ...))                                            # verdict.py
-
-All values in nats. Standard errors here are asymptotic; only the certificate holds in finite samples.
+A is the partition term. All values in nats; standard errors here are asymptotic, only the certificate holds in finite samples.
 """
 
 from __future__ import annotations
@@ -17,29 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flomi.inference.certificate import Array, Certificate, PairScores, certificate
-from flomi.inference.verdict import Evidence, judge
+from flomi.inference.certificate import PairScores
+from flomi.inference.influence import Array, Labels, mean_stderr
 
-__all__ = [
-    "Certificate",
-    "Evidence",
-    "Exponential",
-    "FoldSummary",
-    "Interval",
-    "PairScores",
-    "Summary",
-    "certificate",
-    "fold_summary",
-    "interval",
-    "judge",
-    "mean_stderr",
-    "pooled",
-    "summarise",
-]
+__all__ = ["FoldSummary", "PartitionTerm", "Summary", "fold_summary", "pooled", "summarise"]
 
-Labels = NDArray[np.int64]
 LARGEST = 1e300  # an infinite score less this is infinite still
 SHIFTS = 16  # so many columns of a table are read at a time
 TILE = 256  # rows and columns of a matrix that is read with its mirror image
@@ -56,6 +34,7 @@ class FoldSummary:
     plug_in_stderr: float
     imbalance: float
     imbalance_stderr: float
+    degenerate: float
     ess: float
     pairs: int
 
@@ -64,9 +43,9 @@ class FoldSummary:
 class Summary(FoldSummary):
     """The folds together, weighted by their rows; nats.
 
-    ``bound = E[p] - imbalance`` with ``imbalance = A - 1``, A the mean of the exponential term over all pairs given;
-    ``plug_in = E[p]``; ``ess`` the number of equally large
-    pairs that the exponential term amounts to, (sum e)^2 / sum e^2, summed over folds; ``pairs`` the pairs used.
+    ``bound = E[p] - imbalance`` with ``imbalance = A - 1``; ``plug_in = E[p]``; ``degenerate`` the standard error that the
+    second-order part of A leaves; ``ess`` the number of equally large pairs that A amounts to, (sum e)^2 / sum e^2, summed
+    over folds; ``pairs`` the pairs used.
     """
 
     folds: tuple[FoldSummary, ...]
@@ -83,41 +62,8 @@ class Summary(FoldSummary):
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Standard error and two-sided interval; ``parts`` holds each source's standard error."""
-
-    stderr: float
-    low: float
-    high: float
-    parts: dict[str, float]
-
-
-def mean_stderr(values: Array, groups: Labels | None = None) -> float:
-    """Standard error of the mean of ``values`` [n]; with ``groups`` [n], of group sums (cluster-robust).
-
-    s.e.^2 = G/(G-1) sum_g ( sum_{i in g} (v_i - mean) )^2 / n^2; groups of one row give the usual formula.
-
-    Example:
-        >>> import numpy as np
-        >>> round(mean_stderr(np.array([1.0, 2.0, 3.0, 4.0])), 4)
-        0.6455
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n = values.size
-    centred = values - values.mean()
-    if groups is not None:
-        centred = np.bincount(np.unique(groups, return_inverse=True)[1].reshape(-1), centred)
-    units, largest = centred.size, float(np.abs(centred).max(initial=0.0))
-    if units < 2:
-        return float("inf")
-    if largest == 0 or not np.isfinite(largest):
-        return largest
-    return largest * float(np.sqrt(units / (units - 1) * np.sum((centred / largest) ** 2)) / n)
-
-
-@dataclass(frozen=True)
-class Exponential:
-    """What the pairs' terms e_ij of the exponential leave behind, when they are gone.
+class PartitionTerm:
+    """What the terms e_ij = e^(p_ij) of the pairs leave behind, when they are gone.
 
     ``mean`` A over all pairs, the ``rows``' sums [n] in units of exp(``top``), each row's ``influence`` [n] on A, the standard
     error that its ``degenerate`` part leaves, its effective size ``ess``, and how many ``pairs`` there were.
@@ -136,7 +82,7 @@ class Exponential:
     pairs: int
 
     @classmethod
-    def of_pairs(cls, scores: PairScores) -> Exponential:
+    def of_pairs(cls, scores: PairScores) -> PartitionTerm:
         """e = exp(neg), by cyclic shifts, a few of them at a time, so that memory is that of neg."""
         n, m = scores.neg.shape
         neg, keep = (scores.neg, None) if scores.groups is None else scores.apart()
@@ -177,7 +123,7 @@ class Exponential:
         return cls._made(top, row, column, row_count, column_count, squares, products)
 
     @classmethod
-    def of_matrix(cls, e: Array, top: float, groups: Labels | None = None) -> Exponential:
+    def of_matrix(cls, e: Array, top: float, groups: Labels | None = None) -> PartitionTerm:
         """From ``e`` [n, n], which holds exp(log e_ij - top) of all pairs, and 0 where i = j or both are of one group."""
         n = len(e)
         count = np.full(n, n - 1.0) if groups is None else n - np.bincount(groups)[groups].astype(float)
@@ -207,7 +153,7 @@ class Exponential:
         column_count: Array,
         squares: float,
         products: float,
-    ) -> Exponential:
+    ) -> PartitionTerm:
         """From sums of e / exp(top), and of its degenerate part's products, 0 where they are not known."""
         n, pairs = len(row), int(row_count.sum())
         total = float(row.sum())
@@ -222,7 +168,7 @@ class Exponential:
         return cls(a, row, top, influence, degenerate, total**2 / squares if squares > 0 else 0.0, pairs)
 
 
-def fold_summary(pos: Array, e: Exponential, groups: Labels | None = None) -> FoldSummary:
+def fold_summary(pos: Array, e: PartitionTerm, groups: Labels | None = None) -> FoldSummary:
     """One fold's numbers, from its positives and what its pairs left; ``Summary`` explains them."""
 
     def stderr(values: Array) -> float:
@@ -240,6 +186,7 @@ def fold_summary(pos: Array, e: Exponential, groups: Labels | None = None) -> Fo
         plug_in_stderr=stderr(pos),
         imbalance=e.mean - 1.0,
         imbalance_stderr=less(stderr(e.influence)),
+        degenerate=e.degenerate,
         ess=e.ess,
         pairs=e.pairs,
     )
@@ -260,7 +207,7 @@ def summarise(folds: Sequence[PairScores]) -> Summary:
         >>> (s.bound, s.bound_stderr, s.imbalance, round(s.ess, 6))
         (0.0, 0.0, 0.0, 20.0)
     """
-    return pooled([fold_summary(f.pos, Exponential.of_pairs(f), f.groups) for f in folds])
+    return pooled([fold_summary(f.pos, PartitionTerm.of_pairs(f), f.groups) for f in folds])
 
 
 def pooled(parts: Sequence[FoldSummary]) -> Summary:
@@ -284,43 +231,8 @@ def pooled(parts: Sequence[FoldSummary]) -> Summary:
         plug_in_stderr=root("plug_in_stderr"),
         imbalance=mean("imbalance"),
         imbalance_stderr=root("imbalance_stderr"),
+        degenerate=root("degenerate"),
         ess=sum(part.ess for part in parts),
         pairs=sum(part.pairs for part in parts),
         folds=tuple(parts),
     )
-
-
-def interval(
-    mi: float, sampling: float, *, folds: Sequence[float] | None = None, model: float = 0.0
-) -> Interval:
-    """Standard error of a point estimate and its 95 % interval, from independent sources of error.
-
-        stderr^2 = sampling^2 + tau^2/K + model^2
-
-    ``sampling`` is the standard error of the mean PMI (``mean_stderr``; its leading term is Var[PMI]/n). ``folds`` are the
-    K folds' estimates of the same number: tau^2 is their variance beyond the K sampling^2 that sampling explains, at least
-    0, and stands for selection and training. ``model`` is what a debiasing term, or the choice among models, leaves open.
-    The quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
-
-    Raises ValueError for negative standard errors.
-
-    Example:
-        >>> i = interval(1.0, 0.03, model=0.04)
-        >>> (round(i.stderr, 3), round(i.low, 3), round(i.high, 3))
-        (0.05, 0.902, 1.098)
-    """
-    from scipy.special import ndtri, stdtrit
-
-    if sampling < 0 or model < 0:
-        raise ValueError(f"standard errors must not be negative, found {sampling} and {model}")
-    parts = {"sampling": float(sampling), "model": float(model)}
-    dof = np.inf
-    if folds is not None and len(folds) > 1:
-        k = len(folds)
-        found = float(np.var(folds, ddof=1)) / k
-        parts["folds"] = float(np.sqrt(max(found - sampling**2, 0.0)))
-        if parts["folds"] > 0:
-            dof = (k - 1) * sum(value**2 for value in parts.values()) ** 2 / found**2
-    stderr = float(np.sqrt(sum(value**2 for value in parts.values())))
-    quantile = float(stdtrit(dof, 0.975) if np.isfinite(dof) else ndtri(0.975))
-    return Interval(stderr, mi - quantile * stderr, mi + quantile * stderr, parts)

@@ -1,0 +1,375 @@
+"""From finished folds to the record: point estimate, interval, certificate, verdict."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flomi.bounds import flo
+from flomi.critics import CRITICS
+from flomi.critics.base import Formula
+from flomi.critics.table import reference_kind
+from flomi.crossfit.fold import Fold
+from flomi.crossfit.options import Options
+from flomi.crossfit.second_opinions import second_opinions
+from flomi.crossfit.select import SETTINGS as SELECTION
+from flomi.crossfit.select import one_standard_error_rule, unsettled
+from flomi.data.pairs import Pairs
+from flomi.inference.certificate import certificate
+from flomi.inference.influence import Array, mean_stderr, within_folds
+from flomi.inference.interval import Interval, interval
+from flomi.inference.point_estimate import (
+    PointEstimate,
+    Rival,
+    disagreement,
+    formula,
+    formula_with_gain,
+    midpoint,
+)
+from flomi.inference.projection import project
+from flomi.inference.row_diagnostics import describe_rows
+from flomi.inference.u_statistic import Summary, pooled
+from flomi.inference.verdict import Evidence, Finding, Verdict, judge
+from flomi.result import MIEstimate
+from flomi.training.user_models import scale_note
+
+__all__ = ["assemble"]
+
+
+@dataclass
+class _Run:
+    """A finished run: its options, its rows and its folds, and what several of the numbers below need of them.
+
+    `x`, `y` are all rows in random order, `order`, since what looks at every fourth row, or at the first ones, must not depend
+    on the order of the file.
+    """
+
+    options: Options
+    data: Pairs
+    folds: list[Fold]
+    order: np.ndarray = field(init=False)
+    x: Tensor = field(init=False)
+    y: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.order = np.random.default_rng(self.options.seed).permutation(len(self.data.x))
+        self.x, self.y = (torch.from_numpy(v[self.order]).flatten(1) for v in (self.data.x, self.data.y))
+
+    @cached_property
+    def total(self) -> Summary:
+        return pooled([fold.won.summary for fold in self.folds])
+
+    @cached_property
+    def fold_of_row(self) -> np.ndarray:
+        """[n] which fold tested the row; -1 where none was finished."""
+        found = np.full(len(self.data.x), -1)
+        for k, fold in enumerate(self.folds):
+            found[fold.test] = k
+        return found
+
+    def by_row(self, name: str, part: str = "won") -> Array:
+        """[n] a field of the folds' reports or winners' evaluations, in the order of the rows; NaN where no fold was finished."""
+        found = np.full(len(self.data.x), np.nan)
+        for fold in self.folds:
+            found[fold.test] = getattr(getattr(fold, part), name)
+        return found
+
+    def influence(self, values: Array, estimate: float) -> Array:
+        return within_folds(values, self.fold_of_row, estimate)
+
+    @property
+    def tested(self) -> np.ndarray:
+        return self.fold_of_row >= 0
+
+    def stderr(self, influence: Array) -> float:
+        """Of the mean of influence values [n], clustered by group."""
+        groups = None if self.data.groups is None else self.data.groups[self.tested]
+        return mean_stderr(influence[self.tested], groups)
+
+    @cached_property
+    def regular(self) -> bool:
+        """Whether formulas serve: they are meant for continuous columns and independent rows."""
+        return self.data.groups is None and self.data.continuous
+
+    @cached_property
+    def values(self) -> dict[str, Array]:
+        """FLO bound by test row, of the candidates that all folds have."""
+        shared = [k for k in self.folds[0].evaluations if all(k in fold.evaluations for fold in self.folds)]
+        return {k: np.concatenate([fold.evaluations[k].values for fold in self.folds]) for k in shared}
+
+    @cached_property
+    def groups_of_values(self) -> np.ndarray | None:
+        if self.data.groups is None:
+            return None
+        return self.data.groups[np.concatenate([fold.test for fold in self.folds])]
+
+    @cached_property
+    def _formulas(self) -> dict[str, tuple[Formula, nn.Module]]:
+        return {}
+
+    def formula(self, name: str, *, full: bool = True) -> Formula:
+        """A row's own formula on all rows; with `full` on those of a larger file too, where it can be summed over them."""
+        if name not in self._formulas:
+            fit = CRITICS[name].fit
+            assert fit is not None  # whoever has a formula is fitted in closed form
+            critic = fit(self.x, self.y)
+            self._formulas[name] = critic.formula, critic
+        form, critic = self._formulas[name]
+        larger, of_correlation = self.data.full, CRITICS[name].of_correlation
+        if not full or of_correlation is None or larger is None or larger.correlation is None:
+            return form
+        pmi = critic(self.x, self.y)
+        whole = of_correlation(
+            torch.from_numpy(larger.correlation), self.x.shape[1], larger.rows, float(pmi.var())
+        )
+        # the rows at hand stand for all: as wide a spread as leaves the standard error of all
+        spread = math.sqrt(len(pmi) / larger.rows)
+        influence = whole.mi + (form.influence - form.influence.mean()) * spread
+        method = f"{whole.method}, from all {larger.rows:,} rows"
+        return Formula(whole.mi, whole.stderr, whole.bias, method, influence, whole.second_order)
+
+    def in_order(self, influence: Tensor) -> Array:
+        """Values [n] of the mixed rows, in the order of the rows."""
+        found = np.empty(len(influence))
+        found[self.order] = influence.double().numpy()
+        return found
+
+
+def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -> MIEstimate:
+    """From the folds to the record."""
+    run = _Run(options, data, folds)
+    total, n = run.total, len(data.x)
+    point, critic = _point_estimate(run)
+    sampling = run.stderr(point.influence)
+    error = interval(
+        point.mi, sampling, second_order=point.second_order, folds=point.folds, model=point.model,
+        level=options.level,
+    )  # fmt: skip
+    proven = certificate(
+        [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
+    )
+    positive, partition = run.by_row("positive"), run.by_row("partition")
+    requested, pmi = run.by_row("value", "report"), run.by_row("pmi", "report")
+    is_flo = options.bound.value is flo
+    bound = total.bound if is_flo else float(np.nanmean(requested))
+    influences = {
+        "mi": point.influence,
+        "bound": run.influence(positive - partition, bound) if is_flo else requested,
+        "plug_in": run.influence(pmi, float(np.nanmean(pmi))),
+        "imbalance": run.influence(partition, total.imbalance),
+    }
+    bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
+    entries = _entries(folds)
+    verdict, findings = _judge(run, point.mi, error, bound, proven.value, critic, entries)
+    note = scale_note(run.x, run.y) if _has_own_critic(options) else None
+    projection, labels = project(data.x, data.y, data.x_names, data.y_names)
+    return MIEstimate(
+        mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
+        error_parts=error.parts, lower_bound=proven.value, bound=bound, bound_stderr=bound_stderr,
+        bound_name=options.bound.name, bound_side=options.bound.side, plug_in=float(np.nanmean(pmi)),
+        imbalance=total.imbalance, pmi=pmi, influences=influences, folds=run.fold_of_row, groups=data.groups,
+        critic=critic, candidates=entries, verdict=verdict,
+        warnings=(*data.notes, *([] if note is None else [note]), *(finding.text for finding in findings)),
+        findings=tuple(finding.to_dict() for finding in findings),
+        history=[{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history],
+        projection=projection, projection_labels=labels, config={**options.config, **_used(data, folds)},
+        seconds=seconds, n=n, dim_x=run.x.shape[1], dim_y=run.y.shape[1],
+    )  # fmt: skip
+
+
+def _has_own_critic(options: Options) -> bool:
+    return any(isinstance(critic, nn.Module) for critic in (options.critics or {}).values())
+
+
+def _used(data: Pairs, folds: list[Fold]) -> dict[str, Any]:
+    """What the run made of options and rows."""
+    used: dict[str, Any] = {
+        "negatives_a_row": sorted({fold.won.negatives for fold in folds}),
+        "groups": None if data.groups is None else len(np.unique(data.groups)),
+    }
+    if data.full is not None:
+        summed = len(data.x) if data.full.correlation is None else data.full.rows
+        used["rows"] = {"complete": data.full.rows, "drawn": len(data.x), "correlations": summed}
+    return used
+
+
+def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
+    """The best point estimate that the folds allow, and the critic that it rests on.
+
+    Whether a formula serves, and which, is decided once for all folds, by the test values of all rows; a midpoint is that of
+    each fold's winner. Where test rows can't tell another candidate from the one selected, their disagreement is part of the error.
+    """
+    closed = {k: v for k, v in run.values.items() if k in CRITICS and CRITICS[k].fit is not None}
+    selected = one_standard_error_rule(closed | run.values, run.groups_of_values)
+    stands_on = [selected] if selected in closed else [fold.bases.get(selected, "") for fold in run.folds]
+    if run.regular and all(k in closed and CRITICS[k].formula for k in stands_on):
+        return (_by_formula if selected in closed else _by_formula_with_gain)(run, selected), selected
+    return _by_midpoint(run, selected), Counter(fold.winner.name for fold in run.folds).most_common(1)[0][0]
+
+
+def _rivals(run: _Run, selected: str, *, full: bool) -> list[Rival]:
+    """The candidates that test rows cannot tell from the one selected."""
+    found = []
+    for name, (lost, stderr) in unsettled(run.values, selected, run.groups_of_values).items():
+        form = None
+        if run.regular and name in CRITICS and CRITICS[name].formula:
+            form = run.formula(name, full=full)
+        mi, noise = (None, 0.0) if form is None else (form.mi, form.stderr)
+        found.append(Rival(lost, stderr, mi, noise))
+    return found
+
+
+def _unseen(run: _Run, *, full: bool = True) -> float:
+    """The standard error where nothing was found: a dependence too weak to win on test rows may still be there."""
+    reference = run.formula(reference_kind().name, full=full)
+    return math.hypot(reference.mi, reference.stderr)
+
+
+def _by_formula(run: _Run, selected: str) -> PointEstimate:
+    form, at_hand = run.formula(selected), run.formula(selected, full=False)
+    second_order, error = form.second_order, at_hand.stderr
+    if CRITICS[selected].null:
+        second_order, error = _unseen(run), _unseen(run, full=False)
+    # rivals were judged on the rows at hand, and are compared there
+    doubt = disagreement(at_hand.mi, error, _rivals(run, selected, full=False))
+    return formula(form.mi, run.in_order(form.influence), second_order, doubt, form.method)
+
+
+def _by_formula_with_gain(run: _Run, selected: str) -> PointEstimate:
+    """Networks won: the formula of each fold's base, and the midpoint of what they gained on it."""
+    bases = [fold.bases[selected] for fold in run.folds]
+    training = np.array([fold.gains[selected].training for fold in run.folds])
+    test = np.array(
+        [
+            fold.evaluations[selected].donsker_varadhan - fold.evaluations[base].donsker_varadhan
+            for fold, base in zip(run.folds, bases, strict=True)
+        ]
+    )
+    named = run.formula(Counter(bases).most_common(1)[0][0])
+    point = formula_with_gain(
+        np.array([run.formula(base).mi for base in bases]), training, test, _sizes(run), run.by_row("positive"),
+        run.total.degenerate, f"{named.method}; plus the middle of what the networks gained on training and on held-out rows",
+    )  # fmt: skip
+    return _with_rivals(run, point, selected)
+
+
+def _by_midpoint(run: _Run, selected: str) -> PointEstimate:
+    training = np.array([fold.training_value for fold in run.folds])
+    test = np.array([fold.won.donsker_varadhan for fold in run.folds])
+    point = midpoint(
+        training, test, _sizes(run), run.by_row("positive"), run.total.degenerate,
+        "middle of the Donsker-Varadhan values on training and on held-out rows",
+    )  # fmt: skip
+    return _with_rivals(run, point, selected)
+
+
+def _sizes(run: _Run) -> Array:
+    return np.array([fold.test.size for fold in run.folds], float)
+
+
+def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimate:
+    """A midpoint with influence values around it, and the rivals' disagreement in its error."""
+    influence = run.influence(point.influence, point.mi)
+    second_order, stderr = point.second_order, run.stderr(influence)
+    if stderr == 0:  # nothing was found anywhere
+        n = len(run.x)
+        units = n if run.data.groups is None else len(np.unique(run.data.groups))
+        second_order = stderr = _unseen(run) * math.sqrt(n / units)
+    doubt = disagreement(point.mi, stderr, _rivals(run, selected, full=True))
+    model = math.hypot(point.model, doubt)
+    return PointEstimate(point.mi, influence, second_order, model, point.folds, point.method)
+
+
+def _judge(
+    run: _Run,
+    mi: float,
+    error: Interval,
+    bound: float,
+    lower_bound: float,
+    critic: str,
+    entries: dict[str, dict[str, Any]],
+) -> tuple[Verdict, tuple[Finding, ...]]:
+    options, total, data = run.options, run.total, run.data
+    curves = [h for fold in run.folds for h in fold.history if h["critic"] == critic]
+    simplest = reference_kind().name
+    reference = entries.get(simplest) if simplest != critic else None
+    asked = list(options.critics or ())
+    opinions = (
+        second_opinions(run.x, run.y, reference=bool(asked) and asked != [simplest]) if run.regular else ()
+    )
+    cap = options.bound.cap
+    return judge(
+        Evidence(
+            n=len(run.x),
+            dim_x=run.x.shape[1],
+            dim_y=run.y.shape[1],
+            mi=mi,
+            stderr=error.stderr,
+            bound=total.bound,
+            bound_stderr=total.bound_stderr,
+            bound_name=options.bound.name,
+            requested_bound=bound,
+            plug_in=total.plug_in,
+            imbalance=total.imbalance,
+            imbalance_stderr=total.imbalance_stderr,
+            lower_bound=lower_bound,
+            ess=total.ess,
+            ceiling=cap(run.folds[0].won.negatives) if cap else None,
+            fold_values=total.fold_bounds,
+            fold_stderrs=total.fold_stderrs,
+            reference_bound=None if reference is None else reference["bound"],
+            reference_stderr=0.0 if reference is None else reference["stderr"],
+            second_opinions=opinions,
+            unreplicated_gain=_unreplicated_gain(run.folds, critic),
+            automatic=options.critics is None,
+            late_validation_gain=float(np.mean([_late_gain(h) for h in curves])) if curves else None,
+            interrupted=any(fold.interrupted for fold in run.folds),
+            units=options.config["units"],
+            **describe_rows(data.x.reshape(len(run.x), -1), data.y.reshape(len(run.x), -1), data.groups),
+        )
+    )
+
+
+def _unreplicated_gain(folds: list[Fold], critic: str) -> float:
+    """What networks gained over `critic`, in training and in validation both; 0 where most folds did not see it clearly."""
+    gains = []
+    for fold in folds:
+        for name, gain in fold.gains.items():
+            if name == critic or critic not in fold.evaluations or name not in fold.bases:
+                continue
+            base = fold.evaluations[fold.bases[name]]
+            lead = fold.evaluations[critic].donsker_varadhan - base.donsker_varadhan
+            seen = min(gain.validation, gain.training) - max(0.0, lead)
+            if seen > SELECTION.unsettled * gain.stderr:
+                gains.append(seen)
+    return float(np.mean(gains)) if 2 * len(gains) > len(folds) else 0.0
+
+
+def _late_gain(history: dict[str, Any]) -> float:
+    """What the best validation value gained in the last tenth of training."""
+    seen = history["validation"]
+    early = seen[: max(1, len(seen) * 9 // 10)]
+    return float(max(seen) - max(early))
+
+
+def _entries(folds: list[Fold]) -> dict[str, dict[str, Any]]:
+    """What competed, and what each reached on test rows; only folds in which it finished count."""
+    won = Counter(fold.winner.name for fold in folds)
+    entries: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for fold in folds for name in fold.evaluations):
+        seen = [fold for fold in folds if name in fold.evaluations]
+        whole = pooled([fold.evaluations[name].summary for fold in seen])
+        entries[name] = {
+            "bound": whole.bound,
+            "stderr": whole.bound_stderr,
+            "folds_won": won[name],
+            "seconds": float(sum(fold.seconds[name] for fold in seen)),
+        }
+    return entries
