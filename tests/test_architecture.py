@@ -1,182 +1,181 @@
-"""Imports point one way. The table says which modules of flomi each module may import; a new module needs its row here."""
+"""The structure that docs/design.md draws: rooms, the arrows between them, no circles, and a fit that goes down once."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "flomi"
+import flomi
 
-MATHEMATICS = {
-    "all_pairs",
-    "bounds",
-    "classical",
-    "critics",
-    "preprocess",
-    "closed_form",
-    "features",
-    "local_ratio",
-    "matched",
-    "regression",
-    "residual",
-    "sketch",
-}
-TRAINING = MATHEMATICS | {"scores", "own", "threads", "training"}
-STATISTICS = {"inference", "certificate", "verdict", "rows"}
-DATA = {"data", "checks", "columns", "sources", "tables"}
-BELOW = (
-    TRAINING | STATISTICS | DATA | {"ensemble", "held_out", "candidates", "result"}
-)  # everything that the estimator is made of
-CORE = BELOW | {"plan", "storage", "checkpoint", "crossfit", "streaming", "estimator"}
+PACKAGE = Path(flomi.__file__).parent
 
-MAY_IMPORT: dict[str, set[str]] = {
-    "all_pairs": set(),
-    "bounds": set(),
-    "threads": set(),
-    "preprocess": set(),
-    "closed_form": {"preprocess"},
-    "sketch": {"preprocess"},
-    "classical": set(),
-    "local_ratio": {"classical", "closed_form", "preprocess"},
-    "matched": {"closed_form", "local_ratio", "preprocess"},
-    "regression": {"closed_form", "preprocess"},
-    "features": {"closed_form", "preprocess"},
-    "residual": {"features"},
-    "critics": {"all_pairs", "closed_form", "features", "local_ratio", "matched", "regression"},
-    "scores": {"bounds", "critics"},
-    "training": {"bounds", "critics", "scores"},
-    "own": {"bounds", "critics", "scores", "training"},
-    "ensemble": {"closed_form", "features", "residual", "threads", "training"},
-    "losses": {"bounds", "critics", "scores"},
-    "verdict": set(),
-    "rows": set(),
-    "certificate": set(),
-    "inference": {"certificate", "verdict"},
-    "held_out": TRAINING | STATISTICS,
-    "candidates": TRAINING | STATISTICS | {"ensemble", "held_out"},
-    "columns": set(),
-    "tables": set(),
-    "checks": {"columns"},
-    "sources": {"columns", "tables"},
-    "data": {"checks", "columns", "sources", "tables"},
-    "result": set(),
-    "plan": BELOW | {"the package"},
-    "storage": BELOW | {"the package"},
-    "checkpoint": BELOW | {"plan", "storage", "the package"},
-    "crossfit": BELOW | {"plan", "checkpoint"},
-    "streaming": {"checkpoint", "sketch", "preprocess"} | DATA,
-    "estimator": BELOW | {"plan", "crossfit", "storage"},
-    "panels": CORE,
-    "webpage": {"panels", "the package"},
-    "report": CORE | {"panels", "webpage", "the package"},
-    "tasks": CORE,
-    "applications": CORE | {"losses"},
-    "bench": CORE | {"tasks", "threads", "panels", "webpage", "the package"},
-    "doctor": CORE | {"the package"},
-    "outputs": CORE | {"report"},
-    "reproduce": CORE | {"panels", "tasks", "threads", "applications", "losses", "the package"},
-    "cli_bench": {"bench", "outputs", "the package"},
-    "cli_reproduce": {"reproduce", "outputs"},
-    "cli": CORE
-    | {
-        "losses",
-        "report",
-        "tasks",
-        "applications",
-        "doctor",
-        "outputs",
-        "cli_bench",
-        "cli_reproduce",
-        "the package",
-    },
-    "__main__": {"cli"},
-    "__init__": CORE | {"losses", "tasks"},
-}
+# Every room, or file of the top level, with what it imports: all of these arrows are used, and there are no others.
+# A room may import what stands above it.
+ARROWS: dict[str, set[str]] = {}
 
-# For type checkers only: what a module may name although it stands above it.
-MAY_NAME = {"plan": {"estimator"}, "residual": {"scores"}, "storage": {"estimator"}}
-
-# The one exception: these two methods import the module that draws, when they are called.
+# The one exception: these two methods import the room that draws, when they are called.
 MAY_DRAW = {("MIEstimate", "plot"), ("MIEstimate", "report")}
 
-# What a module may use beyond the standard library and flomi; a module without a row here may use any dependency.
+# What a room may use beyond the standard library and flomi; a room without a row here may use any dependency.
 THIRD_PARTY: dict[str, set[str]] = {
+    "support": set(),
+    "parallel": {"torch", "threadpoolctl"},
     "bounds": {"torch"},
-    "critics": {"torch"},
-    "threads": {"torch", "threadpoolctl"},
-    "preprocess": {"torch", "numpy"},
-    "closed_form": {"torch", "numpy", "scipy"},
-    "classical": {"torch", "scipy"},
-    "local_ratio": {"torch", "scipy"},
-    "matched": {"torch", "numpy", "scipy"},
-    "regression": {"torch"},
-    "sketch": {"torch", "numpy"},
-    "features": {"torch"},
-    "residual": {"torch"},
-    "ensemble": {"torch", "tqdm"},
-    "inference": {"numpy", "scipy"},
-    "certificate": {"numpy", "scipy"},
-    "rows": {"numpy", "scipy"},
     "scores": {"torch"},
+    "preprocess": {"torch", "numpy", "sklearn"},
+    "critics": {"torch", "numpy", "scipy"},
     "training": {"torch", "numpy", "tqdm"},
-    "own": {"torch"},
+    "inference": {"numpy", "scipy"},
+    "tasks": {"numpy", "scipy", "pandas", "sklearn"},
 }
 
 # Slow to import, so imported by the functions that need them and never at module level.
 HEAVY = {"scipy", "sklearn", "pandas", "polars", "pyarrow", "matplotlib", "jinja2", "joblib"}
-AT_ONCE = HEAVY | {"torch", "numpy"}  # what answers before anything is loaded
-HEAVY_FOR: dict[str, set[str]] = {
-    "__main__": AT_ONCE,
-    "cli": AT_ONCE,
-    "cli_bench": AT_ONCE,
-    "cli_reproduce": AT_ONCE,
-    "__init__": AT_ONCE,
+AT_ONCE = HEAVY | {"torch", "numpy"}  # for what answers before anything is loaded
+ANSWERS_AT_ONCE = {"__main__", "__init__", "cli"}
+
+LONGEST = 450  # lines of a file: what one person reads in one sitting
+MOST_AT_THE_TOP = 10  # files beside the rooms
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in FILES
 }
 
-MAY_PRINT = {"cli"}  # and `main` of a module that can be run
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
-
-
-def part(path: Path) -> str:
-    """The row of the table that a file belongs to: its name, or the name of its folder (flomi/tasks/*.py -> "tasks")."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def room(module: str) -> str:
+    """flomi.critics.copula -> critics; flomi.bounds -> bounds; the package itself -> __init__."""
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def imports(source: str) -> list[tuple[str, tuple[str, ...], bool]]:
-    """(imported name, classes and functions around it, for type checkers only) of every import statement."""
-    found = []
+def imports(source: str, module: str = "flomi.x") -> Iterator[tuple[str, tuple[str, ...], bool]]:
+    """(imported module, classes and functions around it, whether at module level) of every import, types included."""
 
-    def walk(node: ast.AST, inside: tuple[str, ...], typing_only: bool) -> None:
+    def walk(node: ast.AST, inside: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
         if isinstance(node, ast.Import):
-            found.extend((alias.name, inside, typing_only) for alias in node.names)
+            for alias in node.names:
+                yield alias.name, inside, not inside
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute: `from flomi.x import y`"
-            if (
-                node.module == "flomi"
-            ):  # `from flomi import bounds` imports a module, `__version__` the package
-                names = (
-                    "flomi" if alias.name.startswith("__") else f"flomi.{alias.name}" for alias in node.names
-                )
-                found.extend((name, inside, typing_only) for name in names)
-            else:
-                found.append((str(node.module), inside, typing_only))
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for child in node.body:
-                walk(child, inside, True)
+            assert node.level == 0, f"{module}: imports are absolute, `from flomi.x import y`"
+            base = str(node.module)
+            for alias in node.names:
+                submodule = f"{base}.{alias.name}"
+                yield submodule if submodule in NAMES else base, inside, not inside
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.body:  # for type checkers: a circle all the same, though nothing is loaded
+                for name, _, _ in walk(child, inside):
+                    yield name, (*inside, "TYPE_CHECKING"), False
             for child in node.orelse:
-                walk(child, inside, typing_only)
+                yield from walk(child, inside)
             return
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             inside = (*inside, node.name)
         for child in ast.iter_child_nodes(node):
-            walk(child, inside, typing_only)
+            yield from walk(child, inside)
 
-    walk(ast.parse(source), (), False)
+    yield from walk(ast.parse(source), ())
+
+
+def internal(module: str) -> set[str]:
+    """The modules of flomi that a module imports, but for the exception; the package's own lazy table is none."""
+    if module == "flomi":
+        return set()
+    found = set()
+    for name, inside, _ in imports(NAMES[module].read_text(encoding="utf-8"), module):
+        if name.split(".")[0] == "flomi" and name != module and inside[-2:] not in MAY_DRAW:
+            found.add(name)
     return found
+
+
+GRAPH = {module: internal(module) for module in NAMES}
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one module: modules that reach each other."""
+
+    def reach(start: str) -> set[str]:
+        seen, todo = set(), list(graph[start])
+        while todo:
+            module = todo.pop()
+            if module not in seen:
+                seen.add(module)
+                todo += graph.get(module, ())
+        return seen
+
+    reached = {module: reach(module) for module in graph}
+    found = [{m} | {o for o in reached[m] if m in reached.get(o, ())} for m in graph if m in reached[m]]
+    return [part for k, part in enumerate(found) if part not in found[:k]]
+
+
+def arrows(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for module, others in graph.items():
+        mine = found.setdefault(room(module), set())
+        mine |= {room(other) for other in others} - {room(module)}
+    return found
+
+
+def test_no_module_reaches_itself() -> None:
+    assert circles(GRAPH) == []
+
+
+def test_a_circle_is_found_however_it_hides() -> None:
+    for hidden in (
+        "from flomi.b import x",
+        "def f():\n    import flomi.b",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flomi.b import x",
+    ):
+        (name, _, _), *_ = [i for i in imports(hidden) if i[0].startswith("flomi")]
+        assert circles({"flomi.a": {name}, "flomi.b": {"flomi.c"}, "flomi.c": {"flomi.a"}}) == [
+            {"flomi.a", "flomi.b", "flomi.c"}
+        ]
+
+
+def test_the_arrows_are_those_of_the_picture_and_all_are_used() -> None:
+    assert arrows(GRAPH) == ARROWS
+
+
+def test_arrows_point_up_the_list() -> None:
+    names = list(ARROWS)
+    for name, others in ARROWS.items():
+        assert all(names.index(other) < names.index(name) for other in others), name
+
+
+def test_the_rooms_that_know_nothing_of_each_other() -> None:
+    rooms = {"critics", "inference", "data", "tasks"}
+    assert not any(ARROWS[name] & rooms for name in rooms)
+
+
+def test_few_files_at_the_top_and_none_too_long() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_THE_TOP
+    long = {str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text().splitlines())) > LONGEST}
+    assert long == {}
+
+
+def complaints(name: str, source: str) -> list[str]:
+    """What in a module of the room `name` breaks the rules on imports, docstrings and printing, in sentences."""
+    wrong = []
+    for imported, inside, at_once in imports(source):
+        top = imported.split(".")[0]
+        if top == "flomi" or top in sys.stdlib_module_names:
+            continue
+        typing_only = "TYPE_CHECKING" in inside
+        if name in THIRD_PARTY and top not in THIRD_PARTY[name]:
+            wrong.append(f"{name} must not use {top}")
+        if at_once and not typing_only and top in (AT_ONCE if name in ANSWERS_AT_ONCE else HEAVY):
+            wrong.append(f"{name} must import {top} inside the functions that use it")
+    tree = ast.parse(source)
+    if not ast.get_docstring(tree):
+        wrong.append(f"{name} has a module without a docstring")
+    if name != "cli" and _prints(tree):
+        wrong.append(f"{name} prints: only the command line does")
+    return wrong
 
 
 def _prints(tree: ast.AST) -> bool:
@@ -190,86 +189,67 @@ def _prints(tree: ast.AST) -> bool:
     return False
 
 
-def violations(name: str, source: str) -> list[str]:
-    """What in the source of a module that belongs to the row `name` breaks the rules above, in sentences."""
-    if name not in MAY_IMPORT:
-        return [f"{name} has no row in MAY_IMPORT: add one that says what it may import"]
-    wrong = []
-    for imported, inside, typing_only in imports(source):
-        top, *rest = imported.split(".")
-        if top == "flomi":
-            target = rest[0] if rest else "the package"
-            draws = target == "report" and inside[-2:] in MAY_DRAW
-            named = typing_only and target in MAY_NAME.get(name, ())
-            if target != name and target not in MAY_IMPORT[name] and not draws and not named:
-                wrong.append(f"{name} must not import {target}")
-        elif top not in sys.stdlib_module_names:
-            if name in THIRD_PARTY and top not in THIRD_PARTY[name]:
-                wrong.append(f"{name} must not use {top}")
-            if not inside and not typing_only and top in HEAVY_FOR.get(name, HEAVY):
-                wrong.append(f"{name} must import {top} inside the functions that use it")
-    tree = ast.parse(source)
-    if not ast.get_docstring(tree):
-        wrong.append(f"{name} has no module docstring")
-    if name not in MAY_PRINT and _prints(tree):
-        wrong.append(f"{name} prints: only the command line does")
-    return wrong
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_module_keeps_the_rules(path: Path) -> None:
-    assert violations(part(path), path.read_text(encoding="utf-8")) == []
-
-
-def test_the_picture_has_no_cycle() -> None:
-    for name, allowed in MAY_IMPORT.items():
-        for other in allowed - {name, "the package"}:
-            assert name not in MAY_IMPORT[other], f"{name} and {other} may import each other"
-
-
-def test_the_core_knows_nothing_of_what_is_built_on_it() -> None:
-    above = {
-        "report",
-        "panels",
-        "webpage",
-        "tasks",
-        "bench",
-        "reproduce",
-        "applications",
-        "doctor",
-        "outputs",
-        "cli",
-        "cli_bench",
-        "cli_reproduce",
-        "__main__",
-    }
-    assert not any(MAY_IMPORT[name] & above for name in CORE | {"losses"})
+@pytest.mark.parametrize("module", NAMES)
+def test_module_keeps_the_rules(module: str) -> None:
+    assert complaints(room(module), NAMES[module].read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
     ("name", "source", "complaint"),
     [
-        ("bounds", '"""."""\nfrom flomi import critics', "bounds must not import critics"),
-        ("scores", '"""."""\nimport flomi.estimator', "scores must not import estimator"),
-        ("scores", '"""."""\nimport flomi', "scores must not import the package"),
-        ("critics", '"""."""\ndef f():\n    import scipy.stats', "critics must not use scipy"),
+        ("inference", '"""."""\nimport torch', "inference must not use torch"),
         ("data", '"""."""\nimport pandas as pd', "data must import pandas inside the functions that use it"),
-        ("result", '"""."""\nfrom flomi.report import page', "result must not import report"),
-        ("storage", '"""."""\nfrom flomi.estimator import load', "storage must not import estimator"),
+        ("cli", '"""."""\nimport numpy', "cli must import numpy inside the functions that use it"),
         ("training", '"""."""\nprint(1)', "training prints: only the command line does"),
-        (
-            "tasks",
-            '"""."""\ndef f():\n    if True:\n        print(1)',
-            "tasks prints: only the command line does",
-        ),
-        ("training", "x = 1", "training has no module docstring"),
-        ("novel", '"""."""', "novel has no row in MAY_IMPORT: add one that says what it may import"),
+        ("training", "x = 1", "training has a module without a docstring"),
     ],
 )
 def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
-    assert violations(name, source) == [complaint]
+    assert complaints(name, source) == [complaint]
 
 
-def test_the_exception_is_allowed() -> None:
-    method = '"""."""\nclass MIEstimate:\n    def plot(self):\n        from flomi import report'
-    assert violations("result", method) == []
+@pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=lambda p: p.parent.name)
+def test_a_room_says_in_ten_lines_what_is_in_it(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text is not None
+    assert len(text.splitlines()) <= 10 or path.parent.name in ("flomi", "tasks", "bench", "reproduce", "losses")
+
+
+def test_a_fit_goes_down_through_the_rooms_once() -> None:
+    """Calls of `estimate` from room to room: never upward, and from the estimator each stage once and in order."""
+    order = list(ARROWS)
+    upward: set[tuple[str, str]] = set()
+    stages: list[str] = []
+    calls: list[str] = []
+
+    def watch(frame, event, argument):  # type: ignore[no-untyped-def]
+        if event != "call":
+            return
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith("flomi."):
+            return
+        caller = frame.f_back
+        while caller is not None and not caller.f_globals.get("__name__", "").startswith("flomi."):
+            caller = caller.f_back  # through torch, and the thread pool
+        if caller is None or frame.f_code.co_name.startswith("<") or frame.f_code.co_name == "__init__":
+            return
+        source, target = room(caller.f_globals["__name__"]), room(name)
+        if source != target and order.index(target) > order.index(source):
+            upward.add((source, target))
+        if caller.f_code.co_name in ("fit", "_fit") and source == "estimator" and target != source:
+            calls.append(f"{target}.{frame.f_code.co_name}")
+        if caller.f_code.co_name == "assemble" and name != caller.f_globals["__name__"]:
+            stages.append(target)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2))
+    y = x + rng.normal(size=(200, 2))
+    flomi.estimate(x[:60], y[:60], critic="gaussian", n_folds=2)  # what is imported late is imported now
+    sys.setprofile(watch)
+    try:
+        flomi.estimate(x, y, effort="fast", n_folds=2)
+    finally:
+        sys.setprofile(None)
+    assert upward == set()
+    assert calls == ["crossfit.of", "data.from_arrays", "crossfit.cross_fit", "crossfit.assemble"]
+    assert set(stages) <= {"inference", "result", "training", "parallel"}

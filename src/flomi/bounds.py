@@ -313,10 +313,10 @@ class Bound:
     `value` is the number reported, `objective` what training maximises (None: the value itself), both [n] per row.
     `side` says where the population value lies relative to I at any critic: "lower", "upper" (with the exact conditional
     density), or "none". `pmi` reads the pointwise MI of the positives out of the scores. `needs` names what the scores
-    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal", "known marginal" (not fitted, but p(y) itself). `cap` gives the largest value that m
-    negatives allow, where there is one. `criterion` is what early stopping watches on validation rows, where the
-    objective can't be (it is constant, or has state). `state`, where not None, makes a module whose method
-    `objective(scores)` replaces `objective`.
+    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal", "known marginal" (p(y) itself, not a fit). `cap`
+    gives the largest value that m negatives allow, where there is one. `criterion` is what early stopping watches on
+    validation rows, where the objective can't be (it is constant, or has state). `state`, where not None, makes a module whose
+    method `objective(scores)` replaces `objective`.
     """
 
     name: str

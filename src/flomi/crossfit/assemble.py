@@ -203,8 +203,8 @@ def _used(data: Pairs, folds: list[Fold]) -> dict[str, Any]:
 def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
     """The best point estimate that the folds allow, and the critic that it rests on.
 
-    Whether a formula serves, and which, is decided once for all folds, by the test values of all rows; a midpoint is that of
-    each fold's winner. Where test rows can't tell another candidate from the one selected, their disagreement is part of the error.
+    Whether a formula serves, and which, is decided once for all folds, by the test values of all rows; a midpoint is that of each
+    fold's winner. Where test rows can't tell another candidate from the one selected, their distance is part of the error.
     """
     closed = {k: v for k, v in run.values.items() if k in CRITICS and CRITICS[k].fit is not None}
     selected = one_standard_error_rule(closed | run.values, run.groups_of_values)

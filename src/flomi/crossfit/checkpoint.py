@@ -33,10 +33,10 @@ from flomi.inference.u_statistic import FoldSummary
 from flomi.support.files import write_whole
 from flomi.training.ensemble import Gain
 
-__all__ = ["Checkpoint", "load_pairs", "prepare", "save_pairs"]
+__all__ = ["Checkpoint"]
 
 FORMAT = 3
-MANIFEST, ROWS, FOLD = "checkpoint.json", "rows.safetensors", "fold-{}.safetensors"
+FOLD = "fold-{}.safetensors"
 BY_ROW = ("values", "positive", "partition")  # of an evaluation
 FREE = (
     "changed",
@@ -49,21 +49,6 @@ FREE = (
     "units",
     "versions",
 )  # options that may change on the way
-
-
-def prepare(path: Path) -> None:
-    """Make the folder; ValueError where it can't be one of checkpoints."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"checkpoint {path} is a file; give the name of a folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        found = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint {path} can't be used ({error.strerror or error}); name another"
-        ) from None
-    if found and MANIFEST not in found and found != [ROWS]:
-        raise ValueError(f"checkpoint {path} is a folder of other things; give the name of a new one")
 
 
 class Checkpoint:
@@ -182,58 +167,6 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: Mapping[str, n
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"{file} can't be read as a finished fold ({error}); remove it") from error
-
-
-def save_pairs(path: Path, mark: str, pairs: Pairs) -> None:
-    """Keep rows drawn from a larger file; `mark` stands for the file and for how they were drawn."""
-    from safetensors.torch import save
-
-    prepare(path)
-    if (path / MANIFEST).exists():
-        return  # of a run that is under way, and perhaps another one: `Checkpoint` looks at the rows
-    whole = pairs.whole
-    tensors = {"x": pairs.x, "y": pairs.y, "rows": pairs.rows, "groups": pairs.groups}
-    tensors["correlation"] = None if whole is None else whole.correlation
-    arrays = {name: torch.tensor(v) for name, v in tensors.items() if v is not None}
-    known = {"mark": mark, "complete": None if whole is None else whole.rows}
-    known.update({name: getattr(pairs, name) for name in ("x_names", "y_names", "notes", "source")})
-    _write(path / ROWS, save(arrays, metadata={"rows": json.dumps(known)}))
-
-
-def load_pairs(path: Path, mark: str) -> Pairs | None:
-    """What `save_pairs` kept; None where there is nothing, or something of another file."""
-    prepare(path)
-    if not (path / ROWS).exists():
-        return None
-    tensors, known = _read(path / ROWS, "rows")
-    if known["mark"] != mark:
-        return None
-    arrays = {name: value.numpy() for name, value in tensors.items()}
-    complete = known["complete"]
-    return Pairs(
-        arrays["x"], arrays["y"], tuple(known["x_names"]), tuple(known["y_names"]), tuple(known["notes"]), known["source"],
-        arrays["rows"], arrays.get("groups"), None if complete is None else Whole(complete, arrays.get("correlation")),
-    )  # fmt: skip
-
-
-def _read(file: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, json.loads(opened.metadata()[key])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} can't be read ({error}); remove it") from error
-
-
-def _write(file: Path, content: bytes) -> None:
-    part = file.with_name(f".{os.getpid()}-{file.name}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _digest(*arrays: np.ndarray | Tensor | None) -> str:

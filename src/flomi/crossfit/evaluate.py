@@ -65,7 +65,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Report:
-    """The report on one model: the bound that was requested and its PMI read-out by row, [n], and the score p on rows and some pairs."""
+    """The report on one model: the requested bound and its PMI read-out by row, [n], and the score p on rows and some pairs."""
 
     value: np.ndarray
     pmi: np.ndarray
@@ -105,7 +105,7 @@ class _Encoded:
     def blocks(
         self, log_offset: Tensor, labels: Tensor | None, out: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """g' - log_offset in float64, some rows at a time, -inf where i = j or both are of one group; in `out` [n, n] if given."""
+        """g' - log_offset in float64, some rows at a time, -inf for i = j and pairs of one group; in `out` [n, n] if given."""
         step = max(1, BLOCK // self.n)
         for start in range(0, self.n, step):
             rows = slice(start, min(start + step, self.n))

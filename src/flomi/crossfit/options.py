@@ -71,7 +71,7 @@ PAIRS = PairSettings()
 
 @dataclass(frozen=True)
 class Effort:
-    """What a word buys: folds, the pairs of rows that are evaluated, how networks are trained, whether costly candidates compete."""
+    """What a word buys: folds, the pairs that are evaluated, how networks are trained, whether costly candidates are tried."""
 
     folds: int
     pairs: int

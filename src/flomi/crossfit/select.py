@@ -31,7 +31,7 @@ Values = Mapping[str, np.ndarray]  # FLO bound by row, by candidate
 
 
 def one_standard_error_rule(values: Values, groups: np.ndarray | None) -> str:
-    """The last candidate, simple ones standing first, whose bound exceeds the best before it by one standard error of the difference.
+    """The last candidate, simple ones first, whose bound exceeds the best before it by one standard error of the difference.
 
     >>> one_standard_error_rule({"simple": np.zeros(4), "better": np.ones(4), "no better": np.array([0.0, 2, 0, 2.1])}, None)
     'better'

@@ -24,7 +24,7 @@ class PointEstimate:
     """A point estimate ``mi`` in nats, and what its error is made of.
 
     ``influence`` [n] one value a row, of mean mi; ``second_order`` the standard error of what these leave out; ``model`` that of
-    what the model leaves open; ``folds`` the folds' estimates of the same number, where they were made apart; ``method`` in words.
+    what the model leaves open; ``folds`` the folds' estimates of the same number, if made apart; ``method`` in words.
     """
 
     mi: float
