@@ -212,7 +212,13 @@ def test_a_breach_is_found(name: str, source: str, complaint: str) -> None:
 def test_a_room_says_in_ten_lines_what_is_in_it(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert text is not None
-    assert len(text.splitlines()) <= 10 or path.parent.name in ("flomi", "tasks", "bench", "reproduce", "losses")
+    assert len(text.splitlines()) <= 10 or path.parent.name in (
+        "flomi",
+        "tasks",
+        "bench",
+        "reproduce",
+        "losses",
+    )
 
 
 def test_a_fit_goes_down_through_the_rooms_once() -> None:
