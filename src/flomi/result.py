@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Difference", "MIEstimate", "number"]
 
 NATS_PER_BIT = math.log(2)
+BY_ROW = ("pmi", "projection", "folds", "groups")  # fields of one value, or several, a row
 FORMAT = 2  # of `to_dict`; 1 had no findings, influence values, parts of the error, folds or level
 
 
@@ -171,17 +172,15 @@ class MIEstimate:
             found[rows] = values
             return found
 
-        by_row = {name: getattr(self, name) for name in ("pmi", "projection", "folds", "groups")}
-        return dataclasses.replace(
-            self,
-            influences={name: full(values) for name, values in self.influences.items()},
-            **{name: full(values) for name, values in by_row.items() if values is not None},
-        )
+        changes: dict[str, Any] = {"influences": {name: full(v) for name, v in self.influences.items()}}
+        by_row = {name: getattr(self, name) for name in BY_ROW}
+        changes |= {name: full(values) for name, values in by_row.items() if values is not None}
+        return dataclasses.replace(self, **changes)
 
     def to_dict(self, *, pmi: bool = False) -> dict[str, Any]:
         """Everything as JSON-able values; the [n] arrays only if asked for. NaN becomes None."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("pmi", "projection", "folds", "groups"):
+        for name in BY_ROW:
             record[name] = record[name].tolist() if pmi and record[name] is not None else None
         record["influences"] = {k: v.tolist() for k, v in self.influences.items()} if pmi else None
         record["format"] = FORMAT

@@ -108,7 +108,8 @@ class _Run:
     def groups_of_values(self) -> np.ndarray | None:
         if self.data.groups is None:
             return None
-        return self.data.groups[np.concatenate([fold.test for fold in self.folds])]
+        found: np.ndarray = self.data.groups[np.concatenate([fold.test for fold in self.folds])]
+        return found
 
     @cached_property
     def _formulas(self) -> dict[str, tuple[Formula, nn.Module]]:

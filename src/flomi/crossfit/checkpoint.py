@@ -156,8 +156,8 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: Mapping[str, n
             training_value=facts["training_value"],
             evaluations={
                 name: Evaluation(
-                    *(arrays[f"{field}.{name}"] for field in BY_ROW),
-                    FoldSummary(**f["summary"]), f["donsker_varadhan"], f["negatives"],
+                    **{field: arrays[f"{field}.{name}"] for field in BY_ROW},
+                    summary=FoldSummary(**f["summary"]), donsker_varadhan=f["donsker_varadhan"], negatives=f["negatives"],
                 )
                 for name, f in facts["evaluations"].items()
             },

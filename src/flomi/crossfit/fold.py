@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -209,10 +209,11 @@ def _fit_and_select(work: _Work, critics: Mapping[str, str | nn.Module]) -> tupl
     if fitted.interrupted:
         assert winner is not None  # whoever was interrupted has values
         return fitted, winner
-    for label in {winner, fitted.base} - {None}:
-        if _kind(critics[label]) is not None and _kind(critics[label]).fit is not None:  # type: ignore[index, union-attr]
+    for chosen in {winner, fitted.base} - {None}:
+        kind = _kind(critics[str(chosen)])
+        if kind is not None and kind.fit is not None:
             both = np.concatenate([split.training, split.validation])
-            fitted.candidates[label] = work.fit(label, critics[label], both)  # type: ignore[index]
+            fitted.candidates[str(chosen)] = work.fit(str(chosen), critics[str(chosen)], both)
     for label, critic in ensembles.items():
         winner = _add_ensemble(work, fitted, label, critic, winner)
     assert winner is not None  # there is one critic at least
@@ -239,7 +240,7 @@ def _add_ensemble(
     if base is not None:
         mean = fitted.means[base]
     else:  # a base of its own
-        alone = dataclasses.replace(candidate, model=Model(candidate.model.critic.base, (), None))
+        alone = dataclasses.replace(candidate, model=Model(cast(nn.Module, candidate.model.critic.base), (), None))
         mean = float(work.evaluate(alone, work.split.validation, SETTINGS.validation_pairs)[0].values.mean())
     fitted.means[label] = mean + candidate.gain.validation
     beyond = fitted.means[label] - fitted.means[winner]
@@ -258,4 +259,4 @@ def _is_ensemble(critic: str | nn.Module) -> bool:
 def _may_be_base(candidate: Candidate) -> bool:
     kind = CRITICS.get(candidate.name)
     optimism = getattr(candidate.model.critic, "optimism", 0.0)
-    return kind is not None and kind.base and optimism <= SETTINGS.optimism
+    return kind is not None and kind.base and float(optimism) <= SETTINGS.optimism

@@ -30,7 +30,7 @@ from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.crossfit.options import label_critics
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.result import MIEstimate
+from flomi.result import BY_ROW, MIEstimate
 from flomi.training.candidate import Candidate, own_critic
 from flomi.training.loop import Model
 
@@ -39,7 +39,6 @@ __all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save",
 T = TypeVar("T")
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no influence values, folds and groups
-BY_ROW = ("pmi", "projection", "folds", "groups")  # of a result
 JSON, TENSORS = "estimator.json", "tensors.safetensors"
 PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of their tensors
     frozenset({"knots", "scores", "tails", "distinct"}): RankNormal,
