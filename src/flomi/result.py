@@ -50,7 +50,7 @@ class MIEstimate:
     pmi: np.ndarray
     critic: str
     candidates: dict[str, dict[str, Any]]
-    verdict: Literal["ok", "caution", "unreliable"]
+    verdict: Literal["ok", "none found", "caution", "unreliable"]
     warnings: tuple[str, ...]
     history: list[dict[str, Any]]
     projection: np.ndarray

@@ -28,7 +28,6 @@ from flomi.parallel import side_by_side
 from flomi.preprocess import RankNormal
 from flomi.result import MIEstimate
 from flomi.training.candidate import seed_of
-from flomi.training.user_models import scale_note
 
 __all__ = ["assemble", "cross_fit", "enough"]
 
@@ -192,7 +191,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     history = [{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history]
     curves = [h for h in history if h["critic"] == critic]
     gaussian = entries.get("gaussian")
-    verdict, warnings = inference.judge(
+    verdict, findings = inference.judge(
         inference.Evidence(
             n=n,
             dim_x=x.shape[1],
@@ -202,28 +201,28 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
             bound=total.bound,
             bound_stderr=total.bound_stderr,
             bound_name=plan.bound.name,
-            asked=bound,
+            requested_bound=bound,
             plug_in=total.plug_in,
             imbalance=total.imbalance,
             imbalance_stderr=total.imbalance_stderr,
             lower_bound=certificate.value,
-            ess=total.ess,
+            effective_pairs=total.ess,
             ceiling=plan.bound.cap(folds[0].won.negatives) if plan.bound.cap else None,
             fold_values=total.fold_bounds,
             fold_stderrs=total.fold_stderrs,
-            gaussian_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
-            gaussian_stderr=0.0 if gaussian is None else gaussian["stderr"],
-            others=_others(x, y, groups, plan.critic),
-            unconfirmed=_unconfirmed(folds, critic),
+            reference_bound=None if gaussian is None or critic == "gaussian" else gaussian["bound"],
+            reference_stderr=0.0 if gaussian is None else gaussian["stderr"],
+            reference_name="a Gaussian critic",
+            second_opinions=_others(x, y, groups, plan.critic),
+            unreplicated_gain=_unconfirmed(folds, critic),
             automatic=plan.critic == "auto",
-            rise=float(np.mean([_rise(h) for h in curves])) if curves else None,
+            own_critic=isinstance(plan.critic, nn.Module),
+            late_validation_gain=float(np.mean([_rise(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in folds),
             units=plan.config["units"],
             **describe_rows(data.x.reshape(n, -1), data.y.reshape(n, -1), data.groups),
         )
     )
-    note = scale_note(x, y) if isinstance(plan.critic, nn.Module) else None
-    scale = () if note is None else (note,)
     projection, labels = _projection(data)
     used: dict[str, Any] = {
         "negatives_a_row": sorted({fold.won.negatives for fold in folds}),
@@ -239,7 +238,8 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
         mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
         lower_bound=certificate.value, bound=bound, bound_stderr=bound_stderr, bound_name=plan.bound.name,
         bound_side=plan.bound.side, plug_in=float(np.nanmean(pmi)), imbalance=total.imbalance, pmi=pmi, critic=critic,
-        candidates=entries, verdict=verdict, warnings=(*data.notes, *scale, *warnings), history=history, projection=projection,
+        candidates=entries, verdict=verdict,
+        warnings=(*data.notes, *(finding.text for finding in findings)), history=history, projection=projection,
         projection_labels=labels, config={**plan.config, **used}, seconds=seconds, n=n,
         dim_x=x.shape[1], dim_y=y.shape[1],
     )  # fmt: skip

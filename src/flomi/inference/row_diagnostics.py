@@ -151,7 +151,8 @@ def _unscaled_columns(x: Floats, y: Floats) -> str | None:
     """Which columns a critic that gets the rows as they are hardly learns from, in words; None if there are none."""
     found, worst = [], ""
     for name, side in (("x", x), ("y", y)):
-        mean, std = side.mean(axis=0), side.std(axis=0)
+        with np.errstate(over="ignore"):
+            mean, std = side.mean(axis=0), side.std(axis=0)
         # a constant column is neither too narrow nor too far off for its width
         narrow = (std > 0) & ((std < S.narrow) | (np.abs(mean) > S.large * std))
         off = (np.abs(mean) > S.large) | (std > S.large) | narrow

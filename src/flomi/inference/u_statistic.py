@@ -5,7 +5,7 @@ How to call it, for K folds of held-out scores p (``-u`` for FLO) in ``PairScore
     s = summarise([fold_1, ..., fold_K])    # s.bound, s.bound_stderr, s.plug_in, s.imbalance, s.ess, s.fold_bounds, ...
     i = interval(mi, mean_stderr(pmi, groups), folds=per_fold_estimates, model=d)   # i.stderr, i.low, i.high
     c = certificate([(held_out_1, calibration_1), ...], alpha=0.05, seed=seed)               # c.value
-    verdict, warnings = judge(Evidence(n=n, ...))                                            # verdict.py
+    verdict, findings = judge(Evidence(n=n, ...))                                            # verdict.py
 
 All values in nats. Standard errors here are asymptotic; only the certificate holds in finite samples.
 """
@@ -139,7 +139,7 @@ class Exponential:
     def of_pairs(cls, scores: PairScores) -> Exponential:
         """e = exp(neg), by cyclic shifts, a few of them at a time, so that memory is that of neg."""
         n, m = scores.neg.shape
-        neg, keep = (scores.neg, None) if scores.groups is None else scores.apart()
+        neg, keep = (scores.neg, None) if scores.groups is None else scores.between_groups()
         top = float(np.clip(neg.max(), -LARGEST, LARGEST))
         shifts = scores.shifts % n
 

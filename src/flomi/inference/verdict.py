@@ -8,6 +8,7 @@ To add a check, add a row: the verdict, its sentences and the table of the docum
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -145,7 +146,6 @@ def _weak_certificate(e: Evidence) -> list[Measured]:
     return below(e.lower_bound, S.weak_certificate * e.mi) if clearly_positive else []
 
 
-_TOLERANCE = f"tolerance ({S.tolerance:g} nats, or {S.relative_tolerance:g} of the estimate if larger)"
 _CLEAR = f"{S.clear:g} standard errors"
 
 CHECKS: tuple[Check, ...] = (
@@ -250,7 +250,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "read-outs-differ", ("caution",),
         "the plug-in against the FLO bound, where the two checks before find nothing",
-        f"apart by more than the {_TOLERANCE} and {S.read_out_errors:g} standard errors",
+        f"apart by more than the tolerance and {S.read_out_errors:g} standard errors",
         _read_outs,
         "the two read-outs differ: FLO bound {bound}, plug-in {plug_in}; only the bound is known to lie below the truth on "
         "average",
@@ -278,7 +278,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "second-opinion", ("caution",),
         "what nearest neighbours, or the correlations alone, give",
-        f"more than the estimate by the {_TOLERANCE}, or {_CLEAR} if larger",
+        f"more than the estimate by the tolerance, or {_CLEAR} if larger",
         _second_opinions,
         "{words} {opinion}, {value} more than the estimate, and they seldom read too high: the critic misses dependence",
         "use critic='auto'", "use effort='thorough' or more rows",
@@ -286,7 +286,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "unreplicated-gain", ("caution",),
         "what networks gained over the critic used on training and validation rows, and test rows don't show",
-        f"more than the {_TOLERANCE}",
+        "more than the tolerance",
         lambda e: above(e.unreplicated_gain, _tolerance(e)),
         "networks gained {value} over the critic used, in training and on validation rows, and held-out rows don't confirm it: "
         "the estimate may be too low by that",
@@ -310,7 +310,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "folds-disagree", ("caution", "unreliable"),
         "the range of the folds' bounds, and a chi-square test of their homogeneity",
-        f"p below {S.fold_p_value:g} and a range above {S.fold_spread:g} times the {_TOLERANCE}; unreliable if it is above "
+        f"p below {S.fold_p_value:g} and a range above {S.fold_spread:g} times the tolerance; unreliable if it is above "
         f"{S.bad_fold_spread:g} nats and the estimate too",
         _folds,
         "the folds disagree, from {low} to {high}, more than sampling explains",
@@ -318,7 +318,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "large-error", ("caution",),
-        "the standard error", f"above {S.imprecise:g} times the {_TOLERANCE}",
+        "the standard error", f"above {S.imprecise:g} times the tolerance",
         lambda e: above(e.error, S.imprecise * _tolerance(e)),
         "the standard error {value} is large against the estimate {mi}",
         "read the interval, not the number; add rows",
@@ -389,14 +389,18 @@ def judge(evidence: Evidence, checks: Sequence[Check] = CHECKS) -> tuple[Verdict
 
 
 def table_markdown(checks: Sequence[Check] = CHECKS) -> str:
-    """The checks as a table in Markdown, a row each."""
+    """The checks as a table in Markdown, a row each, and what its words mean."""
 
     def share(value: float | None) -> str:
         return "not measured yet" if value is None else f"{100 * value:.1f} %"
 
     rows = [("check", "level", "looks at", "threshold", "what to do", "false alarms", "misses"), ("---",) * 7]
     for c in checks:
-        remedy = c.remedy + (f"; where that is so, {c.automatic_remedy}" if c.automatic_remedy else "")
+        remedy = c.remedy + (f"; where it was, {c.automatic_remedy}" if c.automatic_remedy else "")
+        remedy = re.sub(r"\w+=('\w+')?", r"`\g<0>`", remedy)
         facts = f"`{c.code}`", ", ".join(c.levels), c.looks_at, c.threshold, remedy
         rows.append((*facts, share(c.false_alarm), share(c.miss)))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    tolerance = (
+        f"The tolerance is {S.tolerance:g} nats, or {S.relative_tolerance:g} of the estimate if that is more."
+    )
+    return "\n".join((*(f"| {' | '.join(row)} |" for row in rows), "", tolerance))
