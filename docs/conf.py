@@ -1,4 +1,4 @@
-"""Settings of the documentation, and what it computes: the lists of bounds and of losses, and formulas as MathML."""
+"""Settings of the documentation, and what it computes: lists of bounds and losses, the table of checks, formulas as MathML."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import flomi
 from flomi.bounds import BOUNDS, Bound
+from flomi.inference.verdict import table_markdown
 from flomi.losses import LOSSES, ContrastiveLoss
 
 project = "flomi"
@@ -70,6 +71,13 @@ class LossesList(SphinxDirective):
         return self.parse_text_to_nodes("\n\n".join(map(loss_entry, LOSSES.values())))
 
 
+class VerdictTable(SphinxDirective):
+    """The checks of the verdict, read from the code when the pages are built."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(table_markdown())
+
+
 def mathml(writer: object, node: nodes.Element) -> None:
     """A formula that browsers show by themselves: no script, no network."""
     block = isinstance(node, nodes.math_block)
@@ -94,5 +102,6 @@ def indented(app: Sphinx, what: str, name: str, obj: object, options: object, li
 def setup(app: Sphinx) -> None:
     app.add_directive("bounds-list", BoundsList)
     app.add_directive("losses-list", LossesList)
+    app.add_directive("verdict-table", VerdictTable)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("autodoc-process-docstring", indented)

@@ -37,26 +37,45 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Certificate", "EValue", "PairScores", "Setting", "calibrate", "certificate", "e_value"]
+from flomi.support.settings import UNMEASURED, setting
+
+__all__ = ["Certificate", "EValue", "PairScores", "Strategy", "calibrate", "certificate", "e_value"]
 
 Array = NDArray[np.float64]
 
-# Steps of the search on the calibration rows. Scales below 1 undo overconfident scores; a clip above 8 would need
-# more than e^8 rows to pay for its range; offsets raise a above the log-mean, which buys range at high MI.
-SCALES = (1.25, 1.0, 0.8, 0.6, 0.4)
-CLIPS_LOW = (0.5, 1.0, 2.0, 4.0)
-CLIPS_HIGH = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0)
-OFFSETS = np.arange(-0.5, 4.01, 0.25)
-# A mixture over bets insures against a wrong guess of the best one and costs at most log 3 of log-wealth.
-BETS = (0.6, 1.0, 1.5)
-# Largest share of the permitted bet: at 1 a single worst pair would lose everything.
-MAX_STAKE = 0.98
-# Partners a row beyond this number change the average over matchings by less than its own noise.
-MAX_NEGATIVES = 128
-# Matchings drawn: eight, or fewer where rows are many and one draw is close to the average anyway.
-MAX_MATCHINGS, MATCHED_UNITS = 8, 3000
-# Calibration beyond this size no longer moves the choice.
-MAX_CALIBRATION, MAX_CALIBRATION_NEGATIVES = 1000, 64
+
+@dataclass(frozen=True)
+class CertificateSettings:
+    """What is searched, and how many pairs are looked at. Validity depends on none of it; usefulness and time do."""
+
+    scales: tuple[float, ...] = setting((1.25, 1.0, 0.8, 0.6, 0.4), "below 1 they undo overconfident scores")
+    clips_low: tuple[float, ...] = setting((0.5, 1.0, 2.0, 4.0), f"{UNMEASURED}steps of the search")
+    clips_high: tuple[float, ...] = setting(
+        (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0),
+        "above 8, more than e^8 rows are needed to pay for the range",
+    )
+    offsets: tuple[float, ...] = setting(
+        tuple(k / 4 for k in range(-2, 17)), "of a above the log-mean, which buys range at high MI"
+    )
+    start: tuple[float, float, float] = setting((1.0, 2.0, 2.0), f"{UNMEASURED}scale, low and high")
+    sweeps: int = setting(2, f"{UNMEASURED}over high, scale and low")
+    bets: tuple[float, ...] = setting(
+        (0.6, 1.0, 1.5),
+        "a mixture insures against a wrong guess of the best bet, for log 3 of log-wealth at most",
+    )
+    largest_stake: float = setting(
+        0.98, "of the permitted bet: at 1 a single worst pair would lose everything"
+    )
+    negatives: int = setting(
+        128, "more partners a row change the average over matchings by less than its own noise"
+    )
+    matchings: int = setting(8, f"{UNMEASURED}the draws that the average over matchings is made of")
+    matched_units: int = setting(3000, "in all draws: of many rows one draw is close to the average")
+    calibration_rows: int = setting(1000, f"{UNMEASURED}more no longer move the choice")
+    calibration_negatives: int = setting(64, f"{UNMEASURED}more no longer move the choice")
+
+
+SETTINGS = CertificateSettings()
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ class PairScores:
         rows = np.arange(n)[:, None]
         return cls(np.diagonal(matrix).copy(), matrix[rows, (rows + shifts) % n], shifts, groups)
 
-    def apart(self) -> tuple[Array, Array]:
+    def between_groups(self) -> tuple[Array, Array]:
         """neg, -inf where both rows are of one group, and which pairs that leaves [n, m]."""
         if self.groups is None:
             return self.neg, np.ones_like(self.neg)
@@ -138,7 +157,7 @@ class PairScores:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Strategy:
     """What calibration rows decide: scale and clip of the score, the constant a, the bet, the value to expect."""
 
     scale: float
@@ -164,12 +183,12 @@ class EValue:
     """One fold's e-value as a function of theta0: for each matching drawn, the W of its pairs and its weight."""
 
     matchings: tuple[tuple[Array, float], ...]
-    setting: Setting
+    strategy: Strategy
 
     def log(self, theta: float) -> float:
         """log e(theta0), the mean over matchings and bets; it never rises with theta0."""
-        limit = MAX_STAKE / (theta - self.setting.floor)
-        bets = np.minimum(self.setting.bet * np.asarray(BETS), limit)
+        limit = SETTINGS.largest_stake / (theta - self.strategy.floor)
+        bets = np.minimum(self.strategy.bet * np.asarray(SETTINGS.bets), limit)
         wealth = np.stack([v + np.log1p(bets[:, None] * (w - theta)).sum(axis=1) for w, v in self.matchings])
         return float(np.logaddexp.reduce(wealth, axis=None) - np.log(wealth.size))
 
@@ -180,14 +199,14 @@ class Certificate:
 
     value: float
     alpha: float
-    settings: tuple[Setting, ...]
+    strategies: tuple[Strategy, ...]
     pairs: int
 
 
-def _promise(scores: PairScores, units: int, need: float) -> Callable[[float, float, float], Setting]:
+def _promise(scores: PairScores, units: int, need: float) -> Callable[[float, float, float], Strategy]:
     """The best (a, bet) for a given scale and clip, with the certificate to expect, from calibration rows."""
     n = scores.pos.size
-    rows, count = np.arange(min(n, MAX_CALIBRATION)), scores.shifts.size
+    rows, count = np.arange(min(n, SETTINGS.calibration_rows)), scores.shifts.size
     pos, row = scores.pos[rows], scores.neg[rows]
     column = scores.neg[(rows[:, None] - scores.shifts) % n, np.arange(count)]  # [j, k] = p(x_(j - s_k), y_j)
 
@@ -202,7 +221,7 @@ def _promise(scores: PairScores, units: int, need: float) -> Callable[[float, fl
         labels = np.unique(scores.groups[rows], return_inverse=True)[1].reshape(-1)
         return np.asarray(np.bincount(labels, values) / np.bincount(labels))
 
-    def promise(scale: float, low: float, high: float) -> Setting:
+    def promise(scale: float, low: float, high: float) -> Strategy:
         raw, raw_row, raw_column = scaled(scale)
         p = np.clip(raw, -low, high)
         e_row, e_column = (np.clip(e, np.exp(-low), np.exp(high)) for e in (raw_row, raw_column))
@@ -215,7 +234,7 @@ def _promise(scores: PairScores, units: int, need: float) -> Callable[[float, fl
         )
         p, q = unit_means(p), unit_means(f + h - z)
         cov = np.cov(np.stack([p, q])) if p.size > 1 else np.eye(2)
-        a = np.log(z) + OFFSETS
+        a = np.log(z) + np.asarray(SETTINGS.offsets)
         shrink = np.exp(-a)
         spread = cov[0, 0] - 2 * shrink * cov[0, 1] + shrink**2 * max(cov[1, 1] - noise / count, 0.0)
         spread = np.maximum(spread, 0.0) + shrink**2 * max(noise, 0.0) / units + 1e-9
@@ -223,25 +242,26 @@ def _promise(scores: PairScores, units: int, need: float) -> Callable[[float, fl
         floor = -low - a + 1.0 - shrink * np.exp(high)
         theta = mean
         for _ in range(4):  # the limit on the bet depends on theta
-            limit = MAX_STAKE / (np.maximum(theta, 0.0) - floor)
+            limit = SETTINGS.largest_stake / (np.maximum(theta, 0.0) - floor)
             bet = np.minimum(2.0 * np.sqrt(2.0 * need / (units * spread)), limit)
             theta = mean - 2.0 * need / (units * bet) - 0.25 * bet * spread
         k = int(np.argmax(theta))
-        return Setting(scale, low, high, float(a[k]), float(bet[k]), float(theta[k]))
+        return Strategy(scale, low, high, float(a[k]), float(bet[k]), float(theta[k]))
 
     return promise
 
 
-def calibrate(scores: PairScores, units: int, *, alpha: float = 0.05) -> Setting:
+def calibrate(scores: PairScores, units: int, *, alpha: float = 0.05) -> Strategy:
     """Scale, clip, a and bet that promise the highest certificate on ``units`` held-out rows (or groups).
 
     With L = p - a + 1 - e^-a (f(x) + h(y) - E_m[e^p]) the linear part of a row's contribution, V its variance and b the
     bet on a pair, the log-wealth at theta0 is about (units/2) (b (E[L] - theta0) - b^2 V/4), and has to reach log(1/alpha).
     The search changes one of high, scale, low at a time.
     """
-    promise = _promise(scores.thin(MAX_CALIBRATION_NEGATIVES), units, float(np.log(1.0 / alpha)))
-    best = promise(1.0, 2.0, 2.0)
-    for name, values in 2 * (("high", CLIPS_HIGH), ("scale", SCALES), ("low", CLIPS_LOW)):
+    promise = _promise(scores.thin(SETTINGS.calibration_negatives), units, float(np.log(1.0 / alpha)))
+    best = promise(*SETTINGS.start)
+    steps = (("high", SETTINGS.clips_high), ("scale", SETTINGS.scales), ("low", SETTINGS.clips_low))
+    for name, values in SETTINGS.sweeps * steps:
         at = {"scale": best.scale, "low": best.low, "high": best.high}  # in the order of the arguments
         best = max(
             [best, *(promise(*{**at, name: value}.values()) for value in values)],
@@ -272,22 +292,22 @@ def _partners(
     return mean, np.split(key % units, cuts), np.split(value, cuts)
 
 
-def e_value(scores: PairScores, setting: Setting, *, seed: int = 0) -> EValue:
-    """The e-value of one held-out part, given a setting that was chosen on other rows.
+def e_value(scores: PairScores, strategy: Strategy, *, seed: int = 0) -> EValue:
+    """The e-value of one held-out part, given a strategy that was chosen on other rows.
 
     E[e(theta0)] <= 1 for every theta0 >= I, for independent rows (or groups). Its weight refers to the matching drawn at
-    theta0 = ``setting.expected``, where the average over partners is exact.
+    theta0 = ``strategy.expected``, where the average over partners is exact.
     """
     rng = np.random.default_rng(seed)
-    scores = scores.thin(MAX_NEGATIVES)
-    linear, partners, kernels = _partners(scores, *setting.terms(scores))
+    scores = scores.thin(SETTINGS.negatives)
+    linear, partners, kernels = _partners(scores, *strategy.terms(scores))
     units = linear.size
     if units < 2:
         raise ValueError(f"groups must hold at least 2 groups in each held-out part, found {units}")
-    theta = max(setting.expected, 0.0)
-    bet = min(setting.bet, MAX_STAKE / (theta - setting.floor))
-    count = max(1, min(MAX_MATCHINGS, MATCHED_UNITS // units))
-    return EValue(tuple(_match(linear, partners, kernels, bet, theta, rng) for _ in range(count)), setting)
+    theta = max(strategy.expected, 0.0)
+    bet = min(strategy.bet, SETTINGS.largest_stake / (theta - strategy.floor))
+    count = max(1, min(SETTINGS.matchings, SETTINGS.matched_units // units))
+    return EValue(tuple(_match(linear, partners, kernels, bet, theta, rng) for _ in range(count)), strategy)
 
 
 def _match(
@@ -331,7 +351,7 @@ def certificate(
     exceed about log n: no distribution-free bound can. The folds' e-values are averaged. Nats.
 
     Raises ValueError for an empty list or an alpha outside (0, 1).
-    References: paper.md section 6; Waudby-Smith and Ramdas (2024), JRSS-B 86, for betting; McAllester and Stratos (2020).
+    References: Waudby-Smith and Ramdas (2024), JRSS-B 86, for betting; McAllester and Stratos (2020).
 
     Example:
         >>> import numpy as np
@@ -352,19 +372,19 @@ def certificate(
     values = []
     for k, (held_out, calibration) in enumerate(folds):
         units = held_out.pos.size if held_out.groups is None else int(held_out.groups.max()) + 1
-        setting = calibrate(calibration, units, alpha=alpha)
-        values.append(e_value(held_out, setting, seed=seeds[k]))
+        strategy = calibrate(calibration, units, alpha=alpha)
+        values.append(e_value(held_out, strategy, seed=seeds[k]))
 
     def log_e(theta: float) -> float:
         logs = np.array([value.log(theta) for value in values])
         return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
 
     need = float(np.log(1.0 / alpha))
-    low, high = 0.0, max(value.setting.high - value.setting.a + 1.0 for value in values)
+    low, high = 0.0, max(value.strategy.high - value.strategy.a + 1.0 for value in values)
     if log_e(low) < need:
         high = low
     for _ in range(50):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if log_e(middle) >= need else (low, middle)
-    settings = tuple(value.setting for value in values)
-    return Certificate(low, alpha, settings, sum(value.matchings[0][0].size for value in values))
+        theta = 0.5 * (low + high)
+        low, high = (theta, high) if log_e(theta) >= need else (low, theta)
+    strategies = tuple(value.strategy for value in values)
+    return Certificate(low, alpha, strategies, sum(value.matchings[0][0].size for value in values))

@@ -1,77 +1,124 @@
-"""What the rows themselves say: copies, discrete sides, exact relations. `describe_rows` gives it as facts for a verdict."""
+"""What the rows themselves say: repeated rows, discrete sides, exact relations, as facts for a verdict."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flomi.support.settings import UNMEASURED, setting
+
 __all__ = ["describe_rows"]
 
 Floats = NDArray[np.float64]
 
-# A value that more than this share of a column takes repeats because it is a value of its own (a zero, a detection limit).
-ATOM = 0.05
-# An exact relation shows in the first rows, and a search in more dimensions takes seconds.
-MAX_LINEAR_ROWS, MAX_LINEAR_DIMENSIONS = 10_000, 400
-# Below this share an exact linear relation is looked at again without the most extreme rows, which can make one up.
-LINEAR_DOUBT, EXTREME_ROWS = 1e-6, 0.05
-# An exact function's differences between neighbours shrink with the distance, noise's do not: from the eighth neighbour to
-# the first by 1/16 in one dimension and 1/8 in two, for noise by 1.
-LOCAL_SHRINKAGE = 0.25
-LOCAL_ROWS = 250  # a dimension: fewer can't tell
-MAX_PAIRS, MAX_PAIR_ROWS = 400, 500_000  # of single columns; 1,500 rows each for 400 pairs
-MAX_SERIAL_COLUMNS = 50
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What is looked at, and what counts as a repetition, an exact relation or a wrong scale."""
+
+    atom: float = setting(
+        0.05, f"{UNMEASURED}a value in a larger share of a column is one of its own (zero, limit)"
+    )
+    many_values: float = setting(0.5, f"{UNMEASURED}values over rows, above which a column is continuous")
+    few_values: float = setting(
+        50.0, f"{UNMEASURED}a column with fewer values among repeated rows holds codes"
+    )
+    nearly_all_values: float = setting(
+        0.9, f"{UNMEASURED}values over rows, above which ties do not blur neighbours"
+    )
+    linear_rows: int = setting(10_000, "an exact relation shows in the first rows")
+    linear_dimensions: int = setting(400, "more take seconds")
+    rows_per_dimension: int = setting(10, f"{UNMEASURED}fewer fit any linear relation closely")
+    linear_doubt: float = setting(1e-6, f"{UNMEASURED}below, a few extreme rows may make the relation up")
+    extreme_rows: float = setting(0.05, f"{UNMEASURED}share of the rows left out where they may")
+    local_rows: int = setting(250, f"{UNMEASURED}a dimension; neighbours among fewer are far apart")
+    far_neighbour: int = setting(
+        8, f"{UNMEASURED}far enough from the first neighbour, near enough to be local"
+    )
+    local_shrinkage: float = setting(
+        0.25,
+        "derived: squared differences of a smooth function shrink from the eighth neighbour to the first by 1/16 to 1/64 in "
+        "one dimension, by 1/8 in two, those of noise by 1",
+    )
+    column_pairs: int = setting(400, "more take seconds")
+    column_pair_rows: int = setting(500_000, "rows times pairs, for the same reason")
+    serial_columns: int = setting(50, "a side's first columns tell its order")
+    large: float = setting(
+        10.0, f"{UNMEASURED}means, deviations, and their ratio at which networks hardly learn"
+    )
+    narrow: float = setting(0.01, f"{UNMEASURED}standard deviation below which they hardly learn")
+
+
+SETTINGS = S = RowSettings()
+
+
+class _Side:
+    """One side's rows [n, d], and what several of the diagnostics ask of them, counted once."""
+
+    def __init__(self, rows: Floats) -> None:
+        self.rows = rows
+
+    @cached_property
+    def distinct_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For every row the number of its kind, and how often each kind occurs; -0.0 is 0.0."""
+        rows = self.rows
+        kinds = np.ascontiguousarray(rows + 0.0).view(f"V{rows.itemsize * rows.shape[1]}").ravel()
+        _, kind, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+        return kind.ravel(), counts
+
+    @cached_property
+    def values(self) -> NDArray[np.int64]:
+        """How many values each column takes [d]."""
+        return np.array([len(np.unique(column)) for column in self.rows.T], dtype=np.int64)
+
+    def columns(self, share: float) -> Floats:
+        """Those that take more than `share` times as many values as there are rows."""
+        return self.rows[:, self.values > share * len(self.rows)]
 
 
 def describe_rows(x: Floats, y: Floats, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
-    """Copies, discrete entropies and exact relations, from x [n, dim_x] and y [n, dim_y], named as in `verdict.Evidence`.
+    """Repeated rows, entropies, exact relations and scales of x [n, dim_x] and y [n, dim_y], named as in `Evidence`.
 
-    Rows of one group may repeat or resemble each other: copies count between groups, relations on one row of each.
+    Rows of one group may repeat or resemble each other: repetitions count between groups, relations on one row of each.
 
     Example:
         >>> x = np.random.default_rng(0).standard_normal((1000, 1))
         >>> describe_rows(x, x**2)["local_noise"] < 1e-4
         True
     """
-    x, y = (np.asarray(side, dtype=np.float64).reshape(len(side), -1) for side in (x, y))
+    a, b = (_Side(np.asarray(side, dtype=np.float64).reshape(len(side), -1)) for side in (x, y))
     facts = {
-        "duplicates": _copies(np.concatenate([x, y], axis=1), groups),
-        "serial": _serial(x, y) if groups is None else None,
-        "entropy_x": _entropy(_different(x)[1]),
-        "entropy_y": _entropy(_different(y)[1]),
+        "duplicates": _duplicates(a, b, groups),
+        "effective_share": _effective_share(a.rows, b.rows) if groups is None else None,
+        "entropy_x": _entropy(a.distinct_rows[1]),
+        "entropy_y": _entropy(b.distinct_rows[1]),
+        "unscaled_columns": _unscaled_columns(a.rows, b.rows),
     }
     if groups is not None:
         first = np.sort(np.unique(groups, return_index=True)[1])
-        x, y = x[first], y[first]
-    return {**facts, "linear_noise": _linear_noise(x, y), "local_noise": _exact_function(x, y)}
+        a, b = _Side(a.rows[first]), _Side(b.rows[first])
+    return {**facts, "linear_noise": _linear_noise(a, b), "local_noise": _exact_function(a, b)}
 
 
-def _different(rows: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For every row the number of its kind, and how often each kind occurs; -0.0 is 0.0."""
-    kinds = np.ascontiguousarray(rows + 0.0).view(f"V{rows.itemsize * rows.shape[1]}").ravel()
-    _, kind, counts = np.unique(kinds, return_inverse=True, return_counts=True)
-    return kind.ravel(), counts
-
-
-def _copies(rows: Floats, groups: NDArray[np.int64] | None) -> float:
+def _duplicates(x: _Side, y: _Side, groups: NDArray[np.int64] | None) -> float:
     """Share of rows that repeat another one in a value which no honest measurement repeats."""
-    n = len(rows)
-    kind, counts = _different(rows)
-    distinct = len(counts)
+    both = _Side(np.concatenate([x.rows, y.rows], axis=1))
+    kind, counts = both.distinct_rows
+    n, distinct = len(kind), len(counts)
     if distinct == n:
         return 0.0
     telling = np.zeros(n, dtype=bool)
-    for column in rows.T:
-        _, value, often = np.unique(column, return_inverse=True, return_counts=True)
-        # continuous: most different rows differ in it; whole numbers may also be codes, which repeat with what they code
-        spread = len(often) > 0.5 * n or (
-            len(often) > max(0.5 * distinct, 50.0, np.sqrt(n)) and bool((column % 1 != 0).any())
-        )
-        if spread:
-            telling |= often[value.ravel()] <= ATOM * n
+    least = max(S.many_values * distinct, S.few_values, math.sqrt(n))
+    for column, values in zip(both.rows.T, np.concatenate([x.values, y.values]), strict=True):
+        # continuous: most distinct rows differ in it; whole numbers may also be codes, which repeat with what they code
+        if values > S.many_values * n or (values > least and (column % 1 != 0).any()):
+            _, value, often = np.unique(column, return_inverse=True, return_counts=True)
+            telling |= often[value.ravel()] <= S.atom * n
     units = np.arange(n) if groups is None else groups
     kept = np.stack([kind, units], axis=1)[telling]
     return float((len(np.unique(kept, axis=0)) - len(np.unique(kept[:, 0]))) / n)
@@ -80,19 +127,19 @@ def _copies(rows: Floats, groups: NDArray[np.int64] | None) -> float:
 def _entropy(counts: NDArray[np.int64]) -> float | None:
     """Plug-in entropy with Miller and Madow's correction (K - 1)/2n; None where values hardly repeat."""
     n = int(counts.sum())
-    if len(counts) > n / 2:
+    if len(counts) > S.many_values * n:
         return None
     return float(np.log(n) - counts @ np.log(counts) / n + (len(counts) - 1) / (2 * n))
 
 
-def _serial(x: Floats, y: Floats) -> float:
+def _effective_share(x: Floats, y: Floats) -> float:
     """What n rows in order of time are worth: (1 - ab) / (1 + ab), with a and b the largest lag-1 rank correlations of x and y.
 
     That is the share of independent rows with as noisy a correlation between two autoregressive columns (Bartlett 1935).
     """
     lags = []
     for side in (x, y):
-        ranks = np.stack([_middle_ranks(column) for column in side.T[:MAX_SERIAL_COLUMNS]])
+        ranks = np.stack([_mean_ranks(column) for column in side.T[: S.serial_columns]])
         ranks -= ranks.mean(axis=1, keepdims=True)
         variance = (ranks**2).mean(axis=1)
         lag = (ranks[:, 1:] * ranks[:, :-1]).mean(axis=1)[variance > 0] / variance[variance > 0]
@@ -100,25 +147,38 @@ def _serial(x: Floats, y: Floats) -> float:
     return (1 - lags[0] * lags[1]) / (1 + lags[0] * lags[1])
 
 
-def _many_values(side: Floats) -> NDArray[np.bool_]:
-    """Which columns take more than half as many values as there are rows."""
-    return np.array([len(np.unique(column)) > len(side) / 2 for column in side.T], dtype=bool)
+def _unscaled_columns(x: Floats, y: Floats) -> str | None:
+    """Which columns a critic that gets the rows as they are hardly learns from, in words; None if there are none."""
+    found, worst = [], ""
+    for name, side in (("x", x), ("y", y)):
+        with np.errstate(over="ignore"):
+            mean, std = side.mean(axis=0), side.std(axis=0)
+        # a constant column is neither too narrow nor too far off for its width
+        narrow = (std > 0) & ((std < S.narrow) | (np.abs(mean) > S.large * std))
+        off = (np.abs(mean) > S.large) | (std > S.large) | narrow
+        if off.any():
+            k = int(off.argmax())
+            found.append(f"{int(off.sum())} of {len(off)} columns of {name}")
+            worst = (
+                worst or f"column {k} of {name} has mean {mean[k]:.3g} and standard deviation {std[k]:.3g}"
+            )
+    return f"{' and '.join(found)} are far from mean 0 and standard deviation 1 ({worst})" if found else None
 
 
-def _linear_noise(x: Floats, y: Floats) -> float | None:
+def _linear_noise(x: _Side, y: _Side) -> float | None:
     """1 - the largest squared canonical correlation; None where rows are too few, or values, for it to mean anything."""
-    dimensions = x.shape[1] + y.shape[1]
-    if not (_many_values(x).any() and _many_values(y).any()):
+    n, dimensions = len(x.rows), x.rows.shape[1] + y.rows.shape[1]
+    if n < S.rows_per_dimension * dimensions or dimensions > S.linear_dimensions:
         return None
-    if len(x) < 10 * dimensions or dimensions > MAX_LINEAR_DIMENSIONS:
+    if not (x.columns(S.many_values).size and y.columns(S.many_values).size):
         return None
-    x, y = _standardized(x[:MAX_LINEAR_ROWS]), _standardized(y[:MAX_LINEAR_ROWS])
-    share = _canonical_noise(x, y)
-    if share is None or share > LINEAR_DOUBT:
+    a, b = (_standardized(side.rows[: S.linear_rows]) for side in (x, y))
+    share = _canonical_noise(a, b)
+    if share is None or share > S.linear_doubt:
         return share
-    size = np.maximum(np.abs(x).max(axis=1), np.abs(y).max(axis=1))
-    usual = size <= np.quantile(size, 1 - EXTREME_ROWS)
-    return _canonical_noise(_standardized(x[usual]), _standardized(y[usual]))
+    size = np.maximum(np.abs(a).max(axis=1), np.abs(b).max(axis=1))
+    usual = size <= np.quantile(size, 1 - S.extreme_rows)
+    return _canonical_noise(_standardized(a[usual]), _standardized(b[usual]))
 
 
 def _standardized(side: Floats) -> Floats:
@@ -143,53 +203,55 @@ def _canonical_noise(x: Floats, y: Floats) -> float | None:
     return float(difference @ difference) if cosines[0] > 0.5 else float(1 - cosines[0] ** 2)
 
 
-def _exact_function(x: Floats, y: Floats) -> float | None:
+def _exact_function(x: _Side, y: _Side) -> float | None:
     """The least of `_local_noise`, for sides of one or two columns and for single columns; 0 where a column has the order of
     another, or the opposite one."""
-    a, b = (side[:, _many_values(side)] for side in (x, y))
+    a, b = (side.columns(S.many_values) for side in (x, y))
     orders = {np.argsort(column, kind="stable").tobytes() for column in a.T}
     if any(np.argsort(v, kind="stable").tobytes() in orders for column in b.T for v in (column, -column)):
         return 0.0
     found = [_local_noise(x, y), _local_noise(y, x)]
     pairs = a.shape[1] * b.shape[1]
-    if 1 < pairs <= MAX_PAIRS:
-        a, b = (side[: MAX_PAIR_ROWS // pairs + LOCAL_ROWS] for side in (a, b))
-        found += [_noise_by_column(a, b), _noise_by_column(b, a)]
+    if 1 < pairs <= S.column_pairs:
+        u, v = (_Side(side[: S.column_pair_rows // pairs + S.local_rows]) for side in (a, b))
+        found += [_local_noise_by_column(u, v), _local_noise_by_column(v, u)]
     return min((value for value in found if value is not None), default=None)
 
 
-def _local_noise(x: Floats, y: Floats) -> float | None:
+def _local_noise(x: _Side, y: _Side) -> float | None:
     """Median squared difference in y's ranks between nearest neighbours in x, in units of a random pair's.
 
     The least over y's columns that shrink with the distance as an exact function does; None where none does, or where
     rows are too few, or dimensions too many, to tell.
     """
+    n, dimensions = x.rows.shape
+    if n < S.local_rows * dimensions or dimensions > 2:
+        return None
+    columns = y.columns(S.nearly_all_values)
+    if not columns.size or len(x.distinct_rows[1]) < S.nearly_all_values * n:
+        return None
     from scipy.spatial import cKDTree
 
-    n = len(x)
-    if n < LOCAL_ROWS * x.shape[1] or x.shape[1] > 2:
-        return None
-    columns = [c for c in y.T if len(np.unique(c)) > 0.9 * n]
-    if not columns or len(_different(x)[1]) < 0.9 * n:
-        return None
-    place: Floats = np.stack([_ranks(c) for c in x.T], axis=1)
-    neighbours = np.asarray(cKDTree(place).query(place, k=9)[1])
-    ranks: Floats = np.stack([_ranks(c) for c in columns], axis=1)
-    near, far = (np.median((ranks - ranks[neighbours[:, k]]) ** 2, axis=0) for k in (1, 8))
+    place, ranks = _ranks(x.rows), _ranks(columns)
+    neighbours = np.asarray(
+        cKDTree(place).query(place, k=S.far_neighbour + 1)[1]
+    )  # the row itself is the first
+    near, far = (np.median((ranks - ranks[neighbours[:, k]]) ** 2, axis=0) for k in (1, S.far_neighbour))
     return min(_shrinking(near, far, n), default=None)
 
 
-def _noise_by_column(x: Floats, y: Floats) -> float | None:
+def _local_noise_by_column(x: _Side, y: _Side) -> float | None:
     """The least of `_local_noise` of one column of x and y: in that column's order, neighbours are side by side."""
-    n = len(x)
-    x, y = (side[:, [len(np.unique(c)) > 0.9 * n for c in side.T]] for side in (x, y))
-    if n < LOCAL_ROWS or y.shape[1] == 0:
+    n = len(x.rows)
+    columns, targets = (side.columns(S.nearly_all_values) for side in (x, y))
+    if n < S.local_rows or not targets.size:
         return None
-    ranks: Floats = np.stack([_ranks(c) for c in y.T], axis=1)
+    ranks = _ranks(targets)
     found: list[float] = []
-    for column in x.T:
+    for column in columns.T:
         ordered = ranks[np.argsort(column, kind="stable")]
-        near, far = (np.median((ordered[k:] - ordered[:-k]) ** 2, axis=0) for k in (1, 4))
+        # half of a row's neighbours lie on either side
+        near, far = (np.median((ordered[k:] - ordered[:-k]) ** 2, axis=0) for k in (1, S.far_neighbour // 2))
         found += _shrinking(near, far, n)
     return min(found, default=None)
 
@@ -197,16 +259,19 @@ def _noise_by_column(x: Floats, y: Floats) -> float | None:
 def _shrinking(near: Floats, far: Floats, n: int) -> list[float]:
     """Those squared rank differences `near` that shrink as an exact function's do, as shares of a random pair's."""
     difference = n * (1 - math.sqrt(0.5))  # median of two uniform ranks
-    found: list[float] = (near[near < LOCAL_SHRINKAGE * far] / (difference * difference)).tolist()
+    found: list[float] = (near[near < S.local_shrinkage * far] / (difference * difference)).tolist()
     return found
 
 
-def _ranks(values: Floats) -> Floats:
-    """0 ... n - 1; ties, rare where this is used, in order of the rows."""
-    return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)
+# scipy.stats.rankdata would take a second to import.
 
 
-def _middle_ranks(values: Floats) -> Floats:
-    """Ranks with ties at their middle."""
+def _ranks(columns: Floats) -> Floats:
+    """0 ... n - 1 in each column; ties, rare where this is used, in order of the rows."""
+    return np.argsort(np.argsort(columns, axis=0, kind="stable"), axis=0).astype(np.float64)
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    """Ranks, of ties their mean."""
     _, kind, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - counts / 2)[kind.ravel()]

@@ -1,0 +1,98 @@
+"""What the rows themselves say: exact relations, copies and order are found, and noise, codes and outliers are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flomi.inference.evidence import Evidence
+from flomi.inference.row_diagnostics import _local_noise, _local_noise_by_column, _Side, describe_rows
+from flomi.inference.verdict import judge
+
+
+def test_an_infinite_mi_is_recognised_and_strong_noise_is_not():
+    rng = np.random.default_rng(10)
+    x = rng.standard_normal((2000, 2))
+    noise = rng.standard_normal((2000, 2))
+    facts = {
+        "shared column": (x, np.column_stack([noise[:, 0], 3 * x[:, 1] - x[:, 0]])),
+        "function": (x[:, :1], np.cos(3 * x[:, :1])),
+        "noisy": (x, x + 0.05 * noise),
+        "classes": (x, (x[:, :1] > 0).astype(float)),
+        "independent": (x, noise),
+    }
+    verdicts = {
+        name: judge(Evidence(n=2000, dim_x=2, dim_y=2, mi=0.6, **describe_rows(*xy)))[0]
+        for name, xy in facts.items()
+    }
+    assert verdicts == {
+        "shared column": "unreliable", "function": "unreliable", "noisy": "ok", "classes": "ok", "independent": "ok"
+    }  # fmt: skip
+
+
+def test_copies_count_only_among_continuous_values():
+    rng = np.random.default_rng(11)
+    x, y = rng.standard_normal((500, 2)), rng.standard_normal((500, 1))
+
+    def share(x, y, groups=None):
+        return describe_rows(x, y, groups)["duplicates"]
+
+    again = np.concatenate([np.arange(500), np.arange(50)])
+    assert share(x[again], y[again]) == pytest.approx(50 / 550)
+    for times in (2, 3, 10):
+        every = np.repeat(np.arange(500), times)
+        assert share(x[every], y[every]) == pytest.approx(1 - 1 / times)
+        assert share(x[every], y[every], every) == 0.0  # copies within a group are what groups are for
+    silent = np.where(rng.random((2, 500, 1)) < 0.6, 0.0, rng.standard_normal((2, 500, 1)))
+    assert share(*silent) == 0.0  # rows of two zeros are no copies
+    letters, codes = rng.integers(0, 3, (500, 1)).astype(float), rng.integers(0, 90, (500, 1)).astype(float)
+    assert share(letters, codes % 3) == share(codes, codes % 3) == 0.0
+
+
+def test_a_relation_needs_more_than_outliers_large_numbers_or_groups():
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((400, 2))
+    y = x + rng.standard_normal((400, 2))
+    assert describe_rows(1e300 * x, 1e300 * y)["linear_noise"] == pytest.approx(
+        describe_rows(x, y)["linear_noise"]
+    )
+    x[0] = y[0] = 1e7
+    assert describe_rows(x, y)["linear_noise"] > 0.1
+    subject = np.repeat(np.arange(20), 30)
+    trend = np.linspace(0, 1, 600)[:, None] + subject[:, None]
+    assert describe_rows(trend, np.sin(trend))["local_noise"] < 0.01
+    assert describe_rows(trend, np.sin(trend), subject)["local_noise"] is None
+
+
+def test_neighbours_in_one_column_are_those_of_the_tree():
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((1000, 3))
+    y = np.column_stack([np.sin(x[:, 0]) + 0.01 * rng.standard_normal(1000), x[:, 2] ** 2, np.round(x[:, 1])])
+    side = _Side(y)
+    by_tree = min(v for v in (_local_noise(_Side(c[:, None]), side) for c in x.T) if v is not None)
+    assert _local_noise_by_column(_Side(x), side) == pytest.approx(by_tree, rel=0.1)
+    assert _local_noise_by_column(_Side(x[:200]), _Side(y[:200])) is None  # too few
+    assert _local_noise_by_column(_Side(x), _Side(y[:, 2:])) is None  # repeated values
+
+
+def test_one_exact_column_among_others_is_found():
+    rng = np.random.default_rng(13)
+    x, y = rng.standard_normal((2, 1000, 3))
+    assert describe_rows(x, y)["local_noise"] is None
+    for exact in (np.exp(x[:, 0]), -(x[:, 1] ** 3), x[:, 2] ** 2):
+        assert describe_rows(x, np.column_stack([y[:, :2], exact]))["local_noise"] < 0.01
+    assert describe_rows(x, np.column_stack([y[:, :2], x[:, 2] ** 2 + 0.1 * y[:, 2]]))["local_noise"] is None
+    codes = rng.integers(0, 4, (1000, 1)).astype(float)
+    facts = describe_rows(codes, codes)  # the MI of equal codes is their entropy
+    assert facts["linear_noise"] is None and facts["local_noise"] is None
+
+
+def test_rows_in_the_order_of_time_count_for_fewer():
+    rng = np.random.default_rng(14)
+    steps = rng.standard_normal((4000, 2))
+    for rho, share in ((0.0, 1.0), (0.9, (1 - 0.81) / (1 + 0.81))):
+        rows = np.zeros_like(steps)
+        for i in range(1, len(rows)):
+            rows[i] = rho * rows[i - 1] + steps[i]
+        assert describe_rows(rows[:, :1], rows[:, 1:])["effective_share"] == pytest.approx(share, abs=0.03)
+    assert describe_rows(rows[:, :1], rows[:, 1:], np.arange(4000) // 40)["effective_share"] is None
