@@ -18,7 +18,7 @@ from torch import Tensor
 from flomi.bounds import Bound, Scores
 from flomi.inference.u_statistic import LARGEST, Exponential, FoldSummary, PairScores, fold_summary
 from flomi.scores import Critic, Dense, Table, shifts, table_scores
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report"]
 
@@ -72,7 +72,7 @@ class _Encoded:
 
     def ratios(self, some: Table) -> Tensor:
         """[n, m] the scores as log density ratios."""
-        return some.scores if self.marginal is None else some.scores - self.marginal[some.columns]
+        return some.scores if self.marginal is None else some.scores - self.marginal[some.partners]
 
     def matrix(self) -> Tensor:
         """[n, n] scores of all pairs."""
@@ -111,7 +111,7 @@ class _Encoded:
         if some is not None:
             p = (self.ratios(some) - self.c[:, None]).double()
             parts = iter(
-                [p if labels is None else p.masked_fill(labels[:, None] == labels[some.columns], -math.inf)]
+                [p if labels is None else p.masked_fill(labels[:, None] == labels[some.partners], -math.inf)]
             )
         return float(torch.stack([part.logsumexp((0, 1)) for part in parts]).logsumexp(0))
 
@@ -212,8 +212,8 @@ def _pair_scores(seen: _Encoded, some: Table, groups: np.ndarray | None) -> Pair
 
 def _first(some: Table) -> Table:
     """As many of the pairs as the certificate looks at, in memory of their own."""
-    assert some.columns is not None
-    return Table(some.scores[:, :CERTIFIED].clone(), some.columns[:, :CERTIFIED].clone())
+    assert some.partners is not None
+    return Table(some.scores[:, :CERTIFIED].clone(), some.partners[:, :CERTIFIED].clone())
 
 
 def _exp(contrast: Tensor) -> Iterator[Tensor]:
@@ -227,8 +227,8 @@ def _checked(value: float) -> float:
 
 
 def _shifts(some: Table) -> np.ndarray:
-    assert some.columns is not None
-    return some.columns[0].cpu().numpy()
+    assert some.partners is not None
+    return some.partners[0].cpu().numpy()
 
 
 def _numpy(v: Tensor) -> np.ndarray:

@@ -18,7 +18,6 @@ from flomi.inference.u_statistic import PairScores, mean_stderr
 from flomi.parallel import check_stop
 from flomi.scores import Table
 from flomi.training.candidate import Candidate, FitSettings, fit, seed_of
-from flomi.training.ensemble import CONTRAST
 
 __all__ = ["Fold", "How", "best", "compete", "contenders", "continuous"]
 
@@ -119,7 +118,7 @@ def compete(
         most = max(pairs, how.most_pairs)
         return measure(candidate.model, bound, pairs=pairs, most=most, **at(part, candidate))
 
-    def make(name: str | nn.Module, rows: np.ndarray, base: nn.Module | None = None) -> Candidate:
+    def make(name: str | nn.Module, rows: np.ndarray, base: Candidate | None = None) -> Candidate:
         check_stop()
         text = name if isinstance(name, str) else "own"
         label = None if progress is None else f"{progress}, {text}"
@@ -158,12 +157,12 @@ def compete(
             fitted[chosen] = make(chosen, np.concatenate([training, validation]))
     residual: Candidate | None = None
     if based is not None and not interrupted:
-        residual = make(based, training, None if base is None else fitted[base].model.critic)
+        residual = make(based, training, None if base is None else fitted[base])
         fitted[residual.name] = residual
         assert residual.gain is not None  # fit gives every candidate with a base its gain
         lead = 0.0 if base is None or winner is None else float((values[winner] - values[base]).mean())
         # near the log of a batch and beyond, a few held-out pairs carry what a network gains: no fold relies on it
-        reliable = base is None or float(values[base].mean()) < math.log(CONTRAST) - 1
+        reliable = base is None or float(values[base].mean()) < math.log(how.fit.ensemble.batch) - 1
         if winner is None or (reliable and residual.gain.validation - lead > residual.gain.stderr):
             winner = residual.name
     assert winner is not None

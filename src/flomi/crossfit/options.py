@@ -22,9 +22,9 @@ from flomi.bounds import Bound
 from flomi.critics import CRITICS
 from flomi.crossfit.fold import How
 from flomi.scores import NEGATIVES
+from flomi.training.bound import BoundTraining
 from flomi.training.candidate import PREPROCESS, FitSettings
-from flomi.training.ensemble import EnsembleRecipe
-from flomi.training.loop import Recipe
+from flomi.training.ensemble import EnsembleTraining
 from flomi.training.user_models import check_bound
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Effort:
 
     folds: int
     pairs: int
-    ensemble: EnsembleRecipe
-    recipe: Recipe
+    ensemble: EnsembleTraining
+    recipe: BoundTraining
     hidden: tuple[int, ...]
     without: tuple[str, ...] = ()
 
@@ -75,17 +75,19 @@ EFFORTS = {
     "fast": Effort(
         4,
         1_200_000,
-        EnsembleRecipe(members=1, steps=150, checks=10, patience=4, judged=900),
-        Recipe(steps=600, patience=6, negatives="auto"),
+        EnsembleTraining(members=1, steps=150, evaluations=10, patience=4, validation_rows=900),
+        BoundTraining(steps=600, patience=6, negatives="auto"),
         (64,),
         without=("expanded",),
     ),
-    "standard": Effort(5, 8_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
+    "standard": Effort(
+        5, 8_000_000, EnsembleTraining(), BoundTraining(steps=1500, negatives="auto"), (64, 64)
+    ),
     "thorough": Effort(
         10,
         100_000_000,
-        EnsembleRecipe(members=8, steps=800),
-        Recipe(steps=6000, patience=24, m=16, negatives="auto"),
+        EnsembleTraining(members=8, steps=800),
+        BoundTraining(steps=6000, patience=24, m=16, negatives="auto"),
         (128, 128),
     ),
 }

@@ -28,8 +28,8 @@ from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.result import MIEstimate
-from flomi.training.candidate import Candidate, own_critic
-from flomi.training.loop import Model
+from flomi.training.candidate import Candidate, fresh_copy
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     from flomi.estimator import MIEstimator
@@ -191,7 +191,7 @@ def candidate_of(
         model.load_state_dict(state)
     else:
         if own is not None and name not in CRITICS:
-            net = own_critic(own, shape_x, shape_y)
+            net = fresh_copy(own, shape_x, shape_y)
         else:
             build = CRITICS[name].build
             assert build is not None  # checked above
