@@ -152,6 +152,9 @@ class Weighted:
         )
         return (self.weights * inner).sum()
 
+    def probe(self, rows: int) -> Tensor:
+        return self.over_y[:rows]
+
 
 def expect(s: Scores, value: Callable[[Scores], Tensor]) -> Tensor:
     """The expected value of a bound over the rows of a table."""

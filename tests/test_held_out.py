@@ -14,7 +14,7 @@ from flomi.critics import CRITICS
 from flomi.critics.copula import EllipticalCritic
 from flomi.crossfit.evaluate import measure, pair_scores, report
 from flomi.scores import Dense
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 N = 200
 
@@ -93,13 +93,13 @@ def test_some_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | 
     model.exact = False
     x, y = gaussian()
     found, some = measure(model, bound, (x, y), pairs=128 * N, most=130 * N, seed=0, groups=groups)
-    assert found.negatives == 128 and some is not None and some.columns is not None
+    assert found.negatives == 128 and some is not None and some.partners is not None
     ratio, c, dual = parts(model, bound)
-    own, keep = ratio.diagonal(), torch.ones_like(some.columns, dtype=torch.bool)
+    own, keep = ratio.diagonal(), torch.ones_like(some.partners, dtype=torch.bool)
     if groups is not None:
         label = torch.from_numpy(groups)
-        keep = label[:, None] != label[some.columns]
-    taken, count = ratio.gather(1, some.columns), int(keep.sum())
+        keep = label[:, None] != label[some.partners]
+    taken, count = ratio.gather(1, some.partners), int(keep.sum())
     by_row = 1 - dual - (torch.exp(taken - (own + dual)[:, None]) * keep).sum(1) * (N / count)
     dv = (own - c).mean() - torch.log((torch.exp(taken - c[:, None]) * keep).sum() / count)
     assert found.by_row == pytest.approx(by_row.numpy(), abs=1e-9)

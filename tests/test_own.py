@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from flomi import MIEstimator, bounds, estimate
 from flomi.critics import ConditionalGaussian, PlainCritic
-from flomi.training.candidate import own_critic
-from flomi.training.loop import Model, Recipe, calibrate, train, training_mode
+from flomi.training.bound import BoundTraining, fit_log_offset, fit_network
+from flomi.training.candidate import fresh_copy
+from flomi.training.model import Model, training_mode
 from flomi.training.user_models import scale_note
 
 RHO = 0.8
@@ -171,7 +172,7 @@ def test_only_trainable_layers_start_afresh() -> None:
     critic[:2].requires_grad_(False)
     for norm in (critic[1], critic[3]):
         norm.running_mean.fill_(5.0)
-    fresh = own_critic(critic, (1,), (1,)).module
+    fresh = fresh_copy(critic, (1,), (1,)).module
     assert torch.equal(fresh[0].weight, critic[0].weight) and not torch.equal(
         fresh[2].weight, critic[2].weight
     )
@@ -202,16 +203,16 @@ def test_batch_normalisation_of_pairs_is_refused_and_of_sides_is_not() -> None:
     assert abs(r.bound - TRUTH) < 0.15
 
 
-def test_dropout_is_off_in_calibration_and_after() -> None:
+def test_dropout_is_off_where_the_log_offset_is_fitted_and_after() -> None:
     x, y = (torch.from_numpy(v).float() for v in gaussian())
     seen: list[bool] = []
     net = Net(nn.Dropout(0.5))
     net.register_forward_hook(lambda module, *_: seen.append(module.training))
     model = Model(PlainCritic(net, (1,), (1,)), (1,), bounds.BOUNDS["flo"])
-    train(model, bounds.BOUNDS["flo"], (x, y), (x, y), Recipe(steps=2), 0)
+    fit_network(model, bounds.BOUNDS["flo"], (x, y), (x, y), BoundTraining(steps=2), 0)
     assert any(seen)
     seen.clear()
-    calibrate(model, (x, y), (x, y))
+    fit_log_offset(model, (x, y), (x, y))
     assert seen and not any(seen)
 
 

@@ -234,8 +234,8 @@ def test_self_pairs_are_only_where_they_are_asked_for() -> None:
     x = torch.randn(64, 2)
     generator = torch.Generator().manual_seed(0)
     own = torch.arange(64)[:, None]
-    leaky = sweep.with_self_pairs(50)(model, x, x, generator).negatives.columns  # type: ignore[attr-defined]
-    clean = core.derangements(50)(model, x, x, generator).negatives.columns  # type: ignore[attr-defined]
+    leaky = sweep.with_self_pairs(50)(model, x, x, generator).negatives.partners  # type: ignore[attr-defined]
+    clean = core.derangements(50)(model, x, x, generator).negatives.partners  # type: ignore[attr-defined]
     assert 20 < int((leaky == own).sum()) < 90
     assert not (clean == own).any()
 

@@ -12,15 +12,15 @@ from flomi.critics.copula import EllipticalCritic, NullCritic
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.training.ensemble import (
-    EnsembleRecipe,
-    _Adam,
+    EnsembleTraining,
     _Contrast,
-    fit_quadratic,
-    fit_residual,
+    _Stack,
+    fit_base,
+    fit_ensemble,
     log_mean_off,
 )
 
-SMALL = EnsembleRecipe(members=2, steps=120, width=32, depth=2, features=8)
+SMALL = EnsembleTraining(members=2, steps=120, width=32, depth=2, features=8)
 
 
 def gaussian(n: int = 600, d: int = 2, rho: float = 0.7, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -108,12 +108,16 @@ def test_log_mean_off_leaves_out_the_diagonal() -> None:
 def test_optimiser_is_adamw() -> None:
     start = torch.randn(3, 4)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    adam = _Adam([("layer.weight", ours)], rate=0.01, decay=0.01 * 0.5)
+
+    def loss(w: Tensor) -> Tensor:
+        return (w**2).sum() + w.sin().sum()
+
+    task = _Stack([("layer.weight", ours)], 0.01, 0.01 * 0.5, lambda: loss(ours)[None], Tensor)
     other = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.99), weight_decay=0.5)
     for _ in range(20):
-        adam.update((ours**2).sum() + ours.sin().sum(), 1.0)
+        task.update(1.0)
         other.zero_grad()
-        ((theirs**2).sum() + theirs.sin().sum()).backward()
+        loss(theirs).backward()
         other.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -121,7 +125,7 @@ def test_optimiser_is_adamw() -> None:
 def test_learns_what_its_base_cannot_say() -> None:
     x, y = turned()
     base = EllipticalCritic.fit(x, y)
-    critic, gain, history = fit_residual(x, y, 300, base, SMALL)
+    critic, gain, history = fit_ensemble(x, y, 300, base, SMALL)
     assert gain.validation > 5 * gain.stderr and gain.training > 0.2
     fresh = critic.matrix(*critic.encode(*turned(1000, seed=1)))
     assert float(fresh.diagonal().mean() - log_mean_off(fresh)) > 0.4
@@ -132,8 +136,8 @@ def test_groups_larger_than_a_block_of_validation_rows_are_learned_from() -> Non
     x, y = turned(5600)
     groups = torch.arange(8).repeat_interleave(700)
     order = torch.randperm(5600, generator=torch.Generator().manual_seed(0))
-    recipe = EnsembleRecipe(members=1, steps=60, width=32, depth=2, features=8)
-    _, gain, history = fit_residual(x[order], y[order], 1200, NullCritic(), recipe, groups=groups[order])
+    training = EnsembleTraining(members=1, steps=60, width=32, depth=2, features=8)
+    _, gain, history = fit_ensemble(x[order], y[order], 1200, NullCritic(), training, groups=groups[order])
     assert all(math.isfinite(value) for value in history.validation)
     assert gain.validation > 0.3
 
@@ -141,14 +145,14 @@ def test_groups_larger_than_a_block_of_validation_rows_are_learned_from() -> Non
 def test_stays_at_the_base_where_that_is_the_truth() -> None:
     x, y = gaussian(2000)
     base = EllipticalCritic.fit(x, y)
-    critic, gain, _ = fit_residual(x, y, 400, base, SMALL)
+    critic, gain, _ = fit_ensemble(x, y, 400, base, SMALL)
     assert abs(gain.validation) < 3 * gain.stderr + 0.01
     assert float((critic(x, y) - base(x, y)).abs().mean()) < 0.15
 
 
 def test_scores_stay_within_what_the_rows_show() -> None:
     x, y = turned()
-    critic, _, _ = fit_residual(x, y, 300, EllipticalCritic.fit(x, y), SMALL)
+    critic, _, _ = fit_ensemble(x, y, 300, EllipticalCritic.fit(x, y), SMALL)
     far = critic.matrix(*critic.encode(1e6 * x, -1e6 * y))
     assert float(far.max()) <= float(critic(x, y).max()) + 1e-5
     assert float(far.min()) >= -math.log(len(x)) - 1e-5
@@ -156,29 +160,29 @@ def test_scores_stay_within_what_the_rows_show() -> None:
 
 def test_same_seed_same_bits() -> None:
     x, y = turned(400)
-    first, second, other = (fit_residual(x, y, 80, NullCritic(), SMALL, seed=s)[0](x, y) for s in (1, 1, 2))
+    first, second, other = (fit_ensemble(x, y, 80, NullCritic(), SMALL, seed=s)[0](x, y) for s in (1, 1, 2))
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
 def test_interrupt_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter(range(10**6))
-    update = _Adam.update
+    update = _Stack.update
 
-    def interrupting(self: _Adam, loss: Tensor, scale: float) -> None:
+    def interrupting(self: _Stack, rate: float) -> Tensor:
         if next(steps) == 60:
             raise KeyboardInterrupt
-        update(self, loss, scale)
+        return update(self, rate)
 
-    monkeypatch.setattr(_Adam, "update", interrupting)
+    monkeypatch.setattr(_Stack, "update", interrupting)
     x, y = turned(600)
-    critic, gain, history = fit_residual(x, y, 120, NullCritic(), SMALL)
+    critic, gain, history = fit_ensemble(x, y, 120, NullCritic(), SMALL)
     assert history.interrupted and gain.validation > 0
     assert critic(x, y).isfinite().all()
 
 
 def test_quadratic_layer_finds_a_gaussian_from_random_weights() -> None:
     x, y = gaussian(4000, 3, rho=0.8)
-    net = fit_quadratic(x, y, 600)
+    net = fit_base(QuadraticNetwork(*canonical_inputs(x, y, rotate=False)), x, y, 600)
     g = net.matrix(*net.encode(*gaussian(2000, 3, rho=0.8, seed=5)))
     assert abs(float(g.diagonal().mean() - log_mean_off(g)) - -1.5 * math.log(1 - 0.64)) < 0.12
 

@@ -89,6 +89,15 @@ def test_negatives_are_scores_of_other_rows(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", NEGATIVES)
+def test_probe_shows_the_first_rows(scheme: str) -> None:
+    x = ROWS.clone().requires_grad_()
+    neg = score(Ramp(), x, ROWS, scheme, m=3, chunk=2).negatives
+    found = neg.probe(4)
+    assert not found.requires_grad and ((found > -math.inf).sum(1) == neg.count).all()
+    torch.testing.assert_close(found.logsumexp(1) - math.log(neg.count), neg.lme()[:4].detach())
+
+
+@pytest.mark.parametrize("scheme", NEGATIVES)
 @pytest.mark.parametrize("over", ["y", "x"])
 def test_drop_leaves_out_one_negative_of_each_row(scheme: str, over: str) -> None:
     s = score(

@@ -137,18 +137,18 @@ def test_folds_side_by_side_give_the_same_bits(two_threads: None) -> None:
 
 
 def test_ctrl_c_keeps_the_folds_that_are_there(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flomi.training.ensemble import _Adam
+    from flomi.training.ensemble import _Stack
 
-    update, calls = _Adam.update, 0
+    update, calls = _Stack.update, 0
 
-    def counted(self: _Adam, loss: torch.Tensor, scale: float) -> None:
+    def counted(self: _Stack, rate: float) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 40:
             _thread.interrupt_main()
-        update(self, loss, scale)
+        return update(self, rate)
 
-    monkeypatch.setattr(_Adam, "update", counted)
+    monkeypatch.setattr(_Stack, "update", counted)
     x, y = Gaussian(0.7, 2).sample(400)
     r = estimate(x, y, effort="fast")
     assert any("interrupted" in sentence for sentence in r.warnings) and r.verdict != "ok"

@@ -16,7 +16,8 @@ from torch import Tensor
 import flomi
 from flomi import bounds, critics
 from flomi.scores import Dense
-from flomi.training.loop import Model, Recipe, train
+from flomi.training.bound import BoundTraining, fit_network
+from flomi.training.model import Model
 
 
 def two_sided(s: bounds.Scores) -> Tensor:
@@ -57,16 +58,16 @@ def load(data: str) -> tuple[Tensor, Tensor]:
 def step(
     data: str, critic: str, bound: str, batch: int, negatives: str = "all", precision: str = "highest", **options: Any
 ) -> Callable[[int], None]:  # fmt: skip
-    """Steps of `flomi.training.train`: batches, loss, gradient, clipping, AdamW, schedule."""
+    """Steps of `flomi.training.bound.fit_network`: batches, loss, gradient, clipping, AdamW, schedule."""
     torch.set_float32_matmul_precision(precision)
     torch.manual_seed(0)
     x, y = load(data)
     model = Model(build(critic, x.shape[1], **options), (x.shape[1],), bounds.get(bound))
-    recipe = Recipe(batch_size=batch, negatives=negatives, eval_every=10**9)
+    recipe = BoundTraining(batch_size=batch, negatives=negatives, eval_every=10**9)
 
     def run(steps: int) -> None:
         held = (x[:HELD], y[:HELD])
-        train(model, bounds.get(bound), (x, y), held, replace(recipe, steps=steps), seed=0)
+        fit_network(model, bounds.get(bound), (x, y), held, replace(recipe, steps=steps), seed=0)
 
     run(2)
     return run
@@ -121,13 +122,13 @@ def trace(
     def run(steps: int) -> Any:
         torch.manual_seed(seed)
         model = Watched(build(critic, x.shape[1], hidden=hidden), (x.shape[1],), law)
-        recipe = Recipe(
+        recipe = BoundTraining(
             steps=steps, batch_size=batch, lr=lr, negatives=negatives, m=n_negatives, eval_every=every, patience=10**6,
             weight_decay=weight_decay
         )  # fmt: skip
         half = len(xe) // 2
         model.watch(law, xe[half:], ye[half:], m)
-        train(model, law, (x, y), (xe[:STOPPING], ye[:STOPPING]), recipe, seed)
+        fit_network(model, law, (x, y), (xe[:STOPPING], ye[:STOPPING]), recipe, seed)
         return model.trace
 
     return run

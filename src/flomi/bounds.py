@@ -78,6 +78,10 @@ class Negatives(Protocol):
         """Scalar mean of f(g(x, y')) over all n m negatives, f elementwise."""
         ...
 
+    def probe(self, rows: int) -> Tensor:
+        """[rows, ...] the scores of the first few rows, -inf for what is no negative; without gradient."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scores:

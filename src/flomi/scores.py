@@ -69,6 +69,9 @@ class Dense:
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         return f(self._off_diagonal()).mean()
 
+    def probe(self, rows: int) -> Tensor:
+        return self.matrix[:rows].detach().clone().fill_diagonal_(-math.inf)
+
     def _off_diagonal(self) -> Tensor:
         # After the first entry the diagonal recurs every n + 1 entries: a view without it, so it gets no gradient at all.
         n = len(self.matrix)
@@ -77,10 +80,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Table:
-    """m scores a row, [n, m]. `columns` [n, m] says which y they belong to, where they are rows of the batch."""
+    """m scores a row, [n, m]. `partners` [n, m] are the rows whose y they belong to, where these are of the batch itself."""
 
     scores: Tensor
-    columns: Tensor | None = None
+    partners: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -89,11 +92,11 @@ class Table:
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
         scores = self.scores[:, drop:]
         if over == "x":
-            if self.columns is None:
+            if self.partners is None:
                 raise ValueError(
                     "the mean over x' needs negatives from the batch itself: use negatives='all' or 'shifts'"
                 )
-            scores = torch.zeros_like(scores).scatter(0, self.columns[:, drop:], scores)
+            scores = torch.zeros_like(scores).scatter(0, self.partners[:, drop:], scores)
         return torch.logsumexp(scores, 1) - math.log(self.count - drop)
 
     def lme_all(self) -> Tensor:
@@ -101,6 +104,9 @@ class Table:
 
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         return f(self.scores).mean()
+
+    def probe(self, rows: int) -> Tensor:
+        return self.scores[:rows].detach()
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,10 @@ class Streamed:
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         parts = [self._each(start, lambda g, own: f(g[~own]).sum()) for start in self._starts()]
         return torch.stack(parts).sum() / (len(self.b) * self.count)
+
+    @torch.no_grad()
+    def probe(self, rows: int) -> Tensor:
+        return self.critic.matrix(self.a[:rows], self.b).fill_diagonal_(-math.inf)
 
     def _starts(self) -> Iterator[int]:
         return iter(range(0, len(self.a), self.chunk))
@@ -174,7 +184,7 @@ def _lse_others(g: Tensor, own: Tensor, dim: int) -> Tensor:
 
 
 def shifts(n: int, m: int, generator: torch.Generator | None = None) -> Tensor:
-    """[n, m] columns of m distinct cyclic shifts of the batch, drawn from 1 .. n-1.
+    """[n, m] partners by m distinct cyclic shifts of the batch, drawn from 1 .. n-1.
 
     >>> bool((shifts(5, 4) == torch.arange(5)[:, None]).any())
     False
@@ -185,16 +195,16 @@ def shifts(n: int, m: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def derangements(n: int, m: int, generator: torch.Generator | None = None) -> Tensor:
-    """[n, m] columns of m random derangements without a common entry: shifts along one random cyclic order of the rows."""
+    """[n, m] partners by m random derangements without a common entry: shifts along one random cyclic order of the rows."""
     order = torch.randperm(n, generator=generator)
-    columns = torch.empty(n, m, dtype=torch.long)
-    columns[order] = order[shifts(n, m, generator)]
-    return columns
+    partners = torch.empty(n, m, dtype=torch.long)
+    partners[order] = order[shifts(n, m, generator)]
+    return partners
 
 
-def _take(b: Tensor, columns: Tensor) -> Tensor:
-    """b[columns], by a call whose gradient is several times faster."""
-    return b.index_select(0, columns.reshape(-1)).view(*columns.shape, *b.shape[1:])
+def _take(b: Tensor, partners: Tensor) -> Tensor:
+    """b[partners], by a call whose gradient is several times faster."""
+    return b.index_select(0, partners.reshape(-1)).view(*partners.shape, *b.shape[1:])
 
 
 def _all(
@@ -212,15 +222,15 @@ def _chunked(
 def _shifts(
     critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
-    columns = shifts(len(a), m, generator).to(a.device)
-    return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
+    partners = shifts(len(a), m, generator).to(a.device)
+    return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
 
 
 def _derangements(
     critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
-    columns = derangements(len(a), m, generator).to(a.device)
-    return Table(critic.pairs(a[:, None], _take(b, columns)), columns)
+    partners = derangements(len(a), m, generator).to(a.device)
+    return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
 
 
 Scheme = Callable[[Critic, Tensor, Tensor, int, int, "torch.Generator | None"], Negatives]
@@ -298,15 +308,15 @@ def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[
     )
 
 
-def table_scores(critic: Critic, a: Tensor, b: Tensor, columns: Tensor, exact: bool) -> Tensor:
-    """[n, m] scores g(x_i, y_columns[i, k]), some rows at a time; the matrix of an `exact` critic is one product."""
-    n, m = columns.shape
+def table_scores(critic: Critic, a: Tensor, b: Tensor, partners: Tensor, exact: bool) -> Tensor:
+    """[n, m] scores g(x_i, y_j), j = partners[i, k], some rows at a time; the matrix of an `exact` critic is one product."""
+    n, m = partners.shape
     if m == n - 1 or (exact and m > n // SPARSE):
         step = max(1, BLOCK // n)
         blocks = [
-            critic.matrix(a[i : i + step], b).gather(1, columns[i : i + step]) for i in range(0, n, step)
+            critic.matrix(a[i : i + step], b).gather(1, partners[i : i + step]) for i in range(0, n, step)
         ]
     else:
         step = max(1, PAIRS // max(1, m))
-        blocks = [critic.pairs(a[i : i + step, None], b[columns[i : i + step]]) for i in range(0, n, step)]
+        blocks = [critic.pairs(a[i : i + step, None], b[partners[i : i + step]]) for i in range(0, n, step)]
     return torch.cat(blocks)

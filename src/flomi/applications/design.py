@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores, get
 from flomi.critics import JointCritic, mlp
-from flomi.training.loop import Model
+from flomi.training.loop import cosine
+from flomi.training.model import Model
 
 __all__ = [
     "Adaptive", "Critic", "Gain", "Optimised", "Reference", "Static", "expected_information_gain", "fit", "from_pyro",
@@ -114,7 +115,7 @@ def fit(
             optimiser.add_param_group({"params": learn, "top": lr_design})
         for step in range(1, steps + 1):
             for group in optimiser.param_groups:
-                group["lr"] = group["top"] * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+                group["lr"] = group["top"] * cosine(step, steps, 0.01)
             draw = prior(batch, generator)
             with torch.set_grad_enabled(bool(learn) and step > warmup):
                 y = experiment(draw)

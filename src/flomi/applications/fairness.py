@@ -27,6 +27,7 @@ from flomi.applications.data.tables import People
 from flomi.bounds import Bound
 from flomi.critics import mlp
 from flomi.losses import MIPenalty
+from flomi.training.loop import cosine
 
 __all__ = [
     "FERMI", "PENALTIES", "Adversary", "ClassCritic", "FairModel", "Judgement", "LeakPenalty", "equalised_odds_gap", "fit",
@@ -219,7 +220,7 @@ def fit(
     model.train()
     rows = _batches(len(people), batch, steps)
     for step, drawn in enumerate(rows):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
         z, logit = model(people.x[drawn])
         loss = binary_cross_entropy_with_logits(logit, people.y[drawn].float())
         if part is not None:

@@ -16,8 +16,6 @@ V makes x white, Q is orthogonal, TC is the total correlation, 0 for independent
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
@@ -25,6 +23,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from flomi.bounds import Bound
 from flomi.critics.nearest_neighbours import ksg
 from flomi.losses import MIPenalty
+from flomi.training.loop import cosine
 
 __all__ = ["amari", "total_correlation", "unmix", "whitening"]
 
@@ -71,7 +70,7 @@ def unmix(
     ]
     optimiser = torch.optim.Adam(rotation.parameters(), lr=lr)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
         s = rotation(white[torch.randint(n, (batch,))])
         dependence = [
             penalty(s[:, i], torch.cat([s[:, :i], s[:, i + 1 :]], 1)) for i, penalty in enumerate(penalties)

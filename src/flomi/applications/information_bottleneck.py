@@ -9,7 +9,6 @@ in the place of I(x; z), which is above it; FLO is below it. Since p(z | x) is k
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from flomi.bounds import Bound, Scores
 from flomi.critics import mlp
 from flomi.losses import MIPenalty
 from flomi.scores import Table
+from flomi.training.loop import cosine
 
 __all__ = [
     "PENALTIES",
@@ -141,7 +141,7 @@ def fit(
     part = penalty(model.dim_z, model.dim_x) if penalty is not None and beta > 0 else None
     optimiser = torch.optim.Adam(model.parameters(), lr=lr)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
         rows = torch.randperm(len(x))[:batch]
         mean = model.encoder(x[rows])
         z = noisy(mean)

@@ -31,6 +31,7 @@ from flomi import bounds
 from flomi.bounds import Scores
 from flomi.critics import Baseline, mlp
 from flomi.scores import Dense
+from flomi.training.loop import cosine
 
 __all__ = [
     "MAML", "Game", "InformationPenalty", "SetLearner", "Sinusoids", "Tasks", "error", "fit", "information", "root", "sinusoids",
@@ -318,7 +319,7 @@ def fit(
 
     losses = vmap(loss, in_dims=(0, 0, 0, None))
     for step in range(1, steps + 1):
-        optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+        optimiser.param_groups[0]["lr"] = lr * cosine(step - 1, steps)
         place, noise = torch.rand(batch, generator=generator), torch.randn(batch, dim, generator=generator)
         drawn = [some[(place * len(some)).long()] for some in tasks]
         every_row = Tasks(torch.stack([some.x for some in drawn]), torch.stack([some.y for some in drawn]))

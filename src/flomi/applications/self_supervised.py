@@ -20,6 +20,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from flomi import losses
 from flomi.critics import mlp
+from flomi.training.loop import cosine
 
 __all__ = ["Encoder", "linear_probe", "train", "views"]
 
@@ -139,7 +140,7 @@ def train(
     for _ in range(epochs):
         order = torch.randperm(len(pixels), generator=generator)
         for rows in order[: len(order) // batch * batch].split(batch):
-            optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimiser.param_groups[0]["lr"] = lr * cosine(step, steps)
             some = pixels[rows]
             query, key = model(torch.cat([view(some, generator), view(some, generator)])).chunk(2)
             optimiser.zero_grad(set_to_none=True)

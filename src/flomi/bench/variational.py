@@ -18,14 +18,15 @@ from flomi.bounds import BOUNDS, Scores
 from flomi.critics import CRITICS
 from flomi.preprocess import RankNormal, Standardize
 from flomi.scores import Table, shifts
-from flomi.training.loop import Model, Recipe, train
+from flomi.training.bound import BoundTraining, fit_network
+from flomi.training.model import Model
 
 __all__ = ["HIDDEN", "RECIPE", "variational"]
 
 HIDDEN = (64, 64)
 # m = 63: every other row of the batch is a negative. With few of them FlatNCE and FDV learn another ratio (0.58 nats of
 # 1.02 with 8), and a batch of 256 with 8 costs as much.
-RECIPE = Recipe(steps=500, batch_size=64, negatives="shifts", m=63, patience=6)
+RECIPE = BoundTraining(steps=500, batch_size=64, negatives="shifts", m=63, patience=6)
 TRAIN, STOP = 0.65, 0.10  # shares of the rows; the rest is measured
 PAIRS = 500_000  # scores of non-matching pairs that are measured: all of them up to 2,800 rows
 LEAST_ROWS = 40
@@ -76,7 +77,7 @@ def variational(
         if log_py is not None and bound == "ba":
             critic.log_marginal = _log_marginal(log_py, prepare_y)  # type: ignore[arg-type, assignment]
         model = Model(critic, (x.shape[1],), row)
-        train(model, row, fit, stop, RECIPE, seed)
+        fit_network(model, row, fit, stop, RECIPE, seed)
         model.eval()
         with torch.no_grad():
             scores = _measured(model, *held, generator)
@@ -92,9 +93,9 @@ def _measured(model: Model, x: Tensor, y: Tensor, generator: torch.Generator) ->
     critic = model.critic
     a, b = critic.encode(x, y)  # type: ignore[operator]
     g, u = critic.positives(a, b)  # type: ignore[operator]
-    columns = shifts(len(x), max(1, min(len(x) - 1, PAIRS // len(x))), generator)
-    blocks = [critic.pairs(a[:, None], b[block]) for block in columns.split(BLOCK, dim=1)]  # type: ignore[operator]
-    return Scores(g, Table(torch.cat(blocks, 1), columns), u, model.a(x), model.marginal(y))
+    partners = shifts(len(x), max(1, min(len(x) - 1, PAIRS // len(x))), generator)
+    blocks = [critic.pairs(a[:, None], b[block]) for block in partners.split(BLOCK, dim=1)]  # type: ignore[operator]
+    return Scores(g, Table(torch.cat(blocks, 1), partners), u, model.a(x), model.marginal(y))
 
 
 def _log_marginal(log_py: Callable[[Array], Array], prepare: Standardize) -> Callable[[Tensor], Tensor]:

@@ -20,7 +20,7 @@ from flomi.inference.certificate import PairScores
 from flomi.inference.u_statistic import LARGEST, FoldSummary, PartitionTerm, fold_summary
 from flomi.scores import Critic, Dense, Table, shifts, table_scores
 from flomi.support.settings import setting
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 __all__ = ["Evaluation", "Report", "evaluate", "pair_scores", "report"]
 
@@ -95,7 +95,7 @@ class _Encoded:
 
     def ratios(self, some: Table) -> Tensor:
         """[n, m] the scores as log density ratios."""
-        return some.scores if self.marginal is None else some.scores - self.marginal[some.columns]
+        return some.scores if self.marginal is None else some.scores - self.marginal[some.partners]
 
     def matrix(self) -> Tensor:
         """[n, n] scores of all pairs."""
@@ -136,7 +136,7 @@ class _Encoded:
         if some is not None:
             p = (self.ratios(some) - self.c[:, None]).double()
             parts = iter(
-                [p if labels is None else p.masked_fill(labels[:, None] == labels[some.columns], -math.inf)]
+                [p if labels is None else p.masked_fill(labels[:, None] == labels[some.partners], -math.inf)]
             )
         return float(torch.stack([part.logsumexp((0, 1)) for part in parts]).logsumexp(0))
 
@@ -245,11 +245,9 @@ def _is_evaluation(bound: Bound) -> bool:
 
 def _first(some: Table) -> Table:
     """As many of the pairs as the certificate looks at, in memory of their own."""
-    assert some.columns is not None
-    return Table(
-        some.scores[:, : SETTINGS.certified_pairs].clone(),
-        some.columns[:, : SETTINGS.certified_pairs].clone(),
-    )
+    assert some.partners is not None
+    few = slice(SETTINGS.certified_pairs)
+    return Table(some.scores[:, few].clone(), some.partners[:, few].clone())
 
 
 def _exp(contrast: Tensor) -> Iterator[Tensor]:
@@ -263,8 +261,8 @@ def _checked(value: float) -> float:
 
 
 def _shifts(some: Table) -> np.ndarray:
-    assert some.columns is not None
-    return some.columns[0].cpu().numpy()
+    assert some.partners is not None
+    return some.partners[0].cpu().numpy()
 
 
 def _numpy(v: Tensor) -> np.ndarray:

@@ -22,8 +22,8 @@ from flomi.parallel import check_stop
 from flomi.scores import Table
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.candidate import Candidate, fit, seed_of
-from flomi.training.ensemble import CONTRAST, Gain
-from flomi.training.loop import Model
+from flomi.training.ensemble import Gain
+from flomi.training.model import Model
 
 __all__ = ["Fold", "run_fold"]
 
@@ -50,7 +50,6 @@ class FoldSettings:
 
 
 SETTINGS = FoldSettings()
-RELIABLE = math.log(CONTRAST) - SETTINGS.below_batch
 
 
 @dataclass
@@ -174,7 +173,7 @@ class _Work:
         label: str,
         critic: str | nn.Module,
         rows: np.ndarray,
-        base: tuple[str, nn.Module] | None = None,
+        base: Candidate | None = None,
     ) -> Candidate:
         check_stop()
         (x, y), validation = self.data, self.split.validation
@@ -244,7 +243,8 @@ def _add_ensemble(
         mean = float(work.evaluate(alone, work.split.validation, SETTINGS.validation_pairs)[0].values.mean())
     fitted.means[label] = mean + candidate.gain.validation
     beyond = fitted.means[label] - fitted.means[winner]
-    return label if beyond > candidate.gain.stderr and mean < RELIABLE else winner
+    reliable = mean < math.log(work.options.fit.ensemble.batch) - SETTINGS.below_batch
+    return label if reliable and beyond > candidate.gain.stderr else winner
 
 
 def _kind(critic: str | nn.Module) -> CriticKind | None:

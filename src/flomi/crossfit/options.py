@@ -22,9 +22,9 @@ from flomi.bounds import Bound
 from flomi.critics import CRITICS
 from flomi.scores import NEGATIVES
 from flomi.support.settings import setting
+from flomi.training.bound import BoundTraining
 from flomi.training.candidate import PREPROCESS, FitSettings
-from flomi.training.ensemble import EnsembleRecipe
-from flomi.training.loop import Recipe
+from flomi.training.ensemble import EnsembleTraining
 from flomi.training.user_models import check_bound
 
 __all__ = ["AUTO", "EFFORTS", "Effort", "Options", "label_critics"]
@@ -75,8 +75,8 @@ class Effort:
 
     folds: int
     pairs: int
-    ensemble: EnsembleRecipe
-    recipe: Recipe
+    ensemble: EnsembleTraining
+    network: BoundTraining
     hidden: tuple[int, ...]
     costly: bool = True
 
@@ -85,17 +85,19 @@ EFFORTS = {
     "fast": Effort(
         4,
         1_200_000,
-        EnsembleRecipe(members=1, steps=150, checks=10, patience=4, judged=900),
-        Recipe(steps=600, patience=6, negatives="auto"),
+        EnsembleTraining(members=1, steps=150, evaluations=10, patience=4, validation_rows=900),
+        BoundTraining(steps=600, patience=6, negatives="auto"),
         (64,),
         costly=False,
     ),
-    "standard": Effort(5, 8_000_000, EnsembleRecipe(), Recipe(steps=1500, negatives="auto"), (64, 64)),
+    "standard": Effort(
+        5, 8_000_000, EnsembleTraining(), BoundTraining(steps=1500, negatives="auto"), (64, 64)
+    ),
     "thorough": Effort(
         10,
         100_000_000,
-        EnsembleRecipe(members=8, steps=800),
-        Recipe(steps=6000, patience=24, m=16, negatives="auto"),
+        EnsembleTraining(members=8, steps=800),
+        BoundTraining(steps=6000, patience=24, m=16, negatives="auto"),
         (128, 128),
     ),
 }
@@ -160,7 +162,7 @@ class Options:
             for n in ("steps", "batch_size", "lr", "weight_decay", "negatives", "patience", "precision")
         }
         named["m"] = given["n_negatives"]
-        recipe = dataclasses.replace(effort.recipe, **{k: v for k, v in named.items() if v is not None})
+        network = dataclasses.replace(effort.network, **{k: v for k, v in named.items() if v is not None})
         _check_bound_of_ones_own(critics, bound)
         for critic in [None] if critics is None else critics.values():
             _check_density(critic, bound)
@@ -176,7 +178,7 @@ class Options:
             "n_folds": n_folds,
             "folds": None if folds is None else "given",
             "hidden": list(hidden),
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": dataclasses.asdict(network),
             "versions": {
                 "flomi": __version__,
                 "torch": torch.__version__,
@@ -206,7 +208,7 @@ class Options:
         }
         return cls(
             critics=critics, bound=bound, n_folds=n_folds, folds=folds,
-            fit=FitSettings(recipe, effort.ensemble, hidden, given["preprocess"], given["device"]),
+            fit=FitSettings(network, effort.ensemble, hidden, given["preprocess"], given["device"]),
             pairs=pairs, most_pairs=max(pairs, PAIRS.most), costly=effort.costly, seed=given["seed"],
             level=float(given["level"]), n_jobs=_processes(given["n_jobs"]), progress=given["progress"],
             checkpoint=None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),

@@ -31,8 +31,8 @@ from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.crossfit.options import label_critics
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.result import BY_ROW, MIEstimate
-from flomi.training.candidate import Candidate, own_critic
-from flomi.training.loop import Model
+from flomi.training.candidate import Candidate, fresh_copy
+from flomi.training.model import Model
 
 __all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save", "tensors_of", "under"]
 
@@ -206,7 +206,7 @@ def candidate_of(
         model.load_state_dict(state)
     else:
         if name not in CRITICS:
-            net = own_critic(own[name], shape_x, shape_y)
+            net = fresh_copy(own[name], shape_x, shape_y)
         else:
             build = CRITICS[name].build
             assert build is not None  # checked above

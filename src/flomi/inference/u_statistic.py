@@ -85,7 +85,7 @@ class PartitionTerm:
     def of_pairs(cls, scores: PairScores) -> PartitionTerm:
         """e = exp(neg), by cyclic shifts, a few of them at a time, so that memory is that of neg."""
         n, m = scores.neg.shape
-        neg, keep = (scores.neg, None) if scores.groups is None else scores.apart()
+        neg, keep = (scores.neg, None) if scores.groups is None else scores.between_groups()
         top = float(np.clip(neg.max(), -LARGEST, LARGEST))
         shifts = scores.shifts % n
 

@@ -265,12 +265,11 @@ class ContrastiveLoss(nn.Module):
         """Move the running averages, the same on all ranks; a batch that is not finite leaves them as they are."""
         value = self._mean_of(directions, self.bound.value).mean()
         neg = directions[0][0].negatives
-        neg = neg.of if isinstance(neg, Expanded) else neg
-        g = neg.probe(PROBE) if isinstance(neg, Pairs) else neg.scores[:PROBE]  # type: ignore[attr-defined]
+        g = neg.probe(PROBE)
         m = (g > -math.inf).sum(1)
         ness = torch.exp(2 * torch.logsumexp(g, 1) - torch.logsumexp(2 * g, 1)) / m
         now = torch.stack([value.new_ones(()), value, ness.mean(), m.to(g).mean()])
-        if isinstance(neg, Pairs) and neg.ranks > 1:
+        if getattr(neg, "ranks", 1) > 1:
             now = gather(now).mean(0)
         self.running = self.running.to(now.device)
         moved = self.running.lerp(now.to(self.running.dtype), 1 - self.decay)

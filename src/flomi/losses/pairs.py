@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from flomi.bounds import Negatives
-
 __all__ = ["Expanded", "Pairs", "gather", "world_size"]
 
 
@@ -216,8 +214,12 @@ class Pairs:
 class Expanded:
     """The negatives of rows `rows` of another set of negatives: one entry for every positive of an anchor that has several."""
 
-    of: Negatives
+    of: Pairs
     rows: Tensor
+
+    @property
+    def ranks(self) -> int:
+        return self.of.ranks
 
     @property
     def count(self) -> int | Tensor:
@@ -232,3 +234,6 @@ class Expanded:
 
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         return self.of.mean(f)
+
+    def probe(self, rows: int) -> Tensor:
+        return self.of.probe(rows)

@@ -33,7 +33,7 @@ from flomi.reproduce.core import (
 from flomi.scores import Table, score
 from flomi.scores import derangements as derangement_columns
 from flomi.tasks import Task
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,7 +32,7 @@ from flomi.reproduce.core import (
 )
 from flomi.reproduce.staircase import DIM, alike, critic_for
 from flomi.scores import Dense
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd

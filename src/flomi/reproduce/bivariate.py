@@ -32,7 +32,7 @@ from flomi.reproduce.core import (
     truth_line,
 )
 from flomi.tasks import Task
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ from flomi.reproduce.core import (
     truth_line,
 )
 from flomi.tasks.core import Array
-from flomi.training.loop import Recipe, train
+from flomi.training.bound import BoundTraining, fit_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,17 +77,17 @@ def _log_ball(d: int) -> float:
 
 
 def flo(x: Array, y: Array, seed: int, steps: int) -> float:
-    """FLO's bound on the last fifth of the rows, by a network with two heads trained on the others (flomi's default recipe)."""
+    """FLO's bound on the last fifth of the rows, by a network with two heads trained on the others (flomi's default settings)."""
     streams(seed, "classical", "flo")
     rows = [torch.as_tensor(v, dtype=torch.float32) for v in (x, y)]
     n = len(x)
-    learned, held, last = (slice(0, n * 3 // 5), slice(n * 3 // 5, n * 4 // 5), slice(n * 4 // 5, n))
+    learned, validation, last = (slice(0, n * 3 // 5), slice(n * 3 // 5, n * 4 // 5), slice(n * 4 // 5, n))
     bound = BOUNDS["flo"]
     build = CRITICS["mlp"].build
     assert build is not None
     model = model_of(build(PAIRS, PAIRS, (128, 128)), PAIRS, bound)
-    train(model, bound, (rows[0][learned], rows[1][learned]), (rows[0][held], rows[1][held]),
-          Recipe(steps=steps, lr=1e-3), seed)  # fmt: skip
+    fit_network(model, bound, (rows[0][learned], rows[1][learned]), (rows[0][validation], rows[1][validation]),
+                BoundTraining(steps=steps, lr=1e-3), seed)  # fmt: skip
     count = n - last.start
     return read(model, bound, lambda _: (rows[0][last], rows[1][last]), n=count, block=count, m=64).value
 

@@ -27,7 +27,8 @@ from flomi.bounds import Bound, Scores
 from flomi.parallel import one_thread
 from flomi.report.plots import BLUE, GREY, INK, ORANGE, STYLE
 from flomi.tasks import Task
-from flomi.training.loop import Model
+from flomi.training.loop import cosine
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,9 +168,7 @@ def learn(
     model.train()
     for step in range(1, steps + 1):
         if decay:
-            optimiser.param_groups[0]["lr"] = lr * (
-                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
-            )
+            optimiser.param_groups[0]["lr"] = lr * cosine(step, steps, 0.01)
         s = scheme(model, *rows(batch), generator)
         optimiser.zero_grad(set_to_none=True)
         (-bound.maximise(s, state)).backward()

@@ -37,7 +37,7 @@ from flomi.reproduce.core import (
     records,
     streams,
 )
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -39,7 +39,7 @@ from flomi.reproduce.core import (
 )
 from flomi.scores import Table
 from flomi.tasks import Task
-from flomi.training.loop import Model
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,15 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound
-from flomi.critics import CRITICS, PlainCritic
+from flomi.critics import CRITICS, CriticKind, PlainCritic
 from flomi.critics.copula import EllipticalCritic
+from flomi.critics.features import canonical_inputs
+from flomi.critics.residual import QuadraticNetwork
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.scores import Critic, table_scores
-from flomi.training.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
-from flomi.training.loop import History, Model, Recipe, calibrate, train
+from flomi.scores import Critic as PairScorer
+from flomi.scores import table_scores
+from flomi.training.bound import BoundTraining, fit_log_offset, fit_network
+from flomi.training.ensemble import EnsembleTraining, Gain, fit_base, fit_ensemble
+from flomi.training.loop import History
+from flomi.training.model import Model
 from flomi.training.user_models import check_critic
 
-__all__ = ["PREPROCESS", "Candidate", "FitSettings", "fit", "own_critic", "seed_of"]
+__all__ = ["PREPROCESS", "Candidate", "FitSettings", "fit", "fresh_copy", "seed_of"]
 
 PREPROCESS = ("rank", "standardize", "none")
 Rows = tuple[Tensor, Tensor]
@@ -32,8 +37,8 @@ Rows = tuple[Tensor, Tensor]
 class FitSettings:
     """How candidates are fitted, the same in all folds."""
 
-    recipe: Recipe
-    ensemble: EnsembleRecipe
+    network: BoundTraining
+    ensemble: EnsembleTraining
     hidden: tuple[int, ...]
     preprocess: str
     device: str
@@ -41,7 +46,12 @@ class FitSettings:
 
 @dataclass
 class Candidate:
-    """A fitted critic with the preprocessing it was fitted behind."""
+    """A fitted critic with the preprocessing it was fitted behind.
+
+    `prep_x` and `prep_y` map rows as the user gave them to what the model takes. They may be any module that was fitted, or
+    frozen, on training rows before the critic, an encoder of the user's own for one: they are applied to every row and saved
+    with the critic. `base` is the name of the candidate that networks stand on.
+    """
 
     name: str
     prep_x: nn.Module
@@ -52,6 +62,7 @@ class Candidate:
     shape_x: tuple[int, ...]
     shape_y: tuple[int, ...]
     gain: Gain | None = None
+    base: str | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -59,14 +70,14 @@ class Candidate:
         return self.history is not None and self.history.interrupted
 
     @torch.no_grad()
-    def scores(self, x: Tensor, y: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """The PMI score p, float64: of aligned rows [n], and of x_i with the y of `columns` [n, m]."""
+    def scores(self, x: Tensor, y: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        """The PMI score p, float64: of aligned rows [n], and of x_i with the y of row `partners[i, k]`, [n, m]."""
         x, y = self.prepared(x, y)
-        critic: Critic = self.model.critic  # type: ignore[assignment]
+        critic: PairScorer = self.model.critic  # type: ignore[assignment]
         a, b = critic.encode(x, y)
         c, marginal = self.model.c(x), self.model.marginal(y)
         free = marginal if marginal is not None else torch.zeros_like(c)
-        at = columns.to(x.device)
+        at = partners.to(x.device)
         positive, negative = (
             critic.pairs(a, b) - c - free,
             table_scores(critic, a, b, at, self.model.exact) - c[:, None] - free[at],
@@ -90,75 +101,90 @@ def fit(
     critic: str | nn.Module,
     bound: Bound,
     rows: Rows,
-    held: Rows,
+    validation: Rows,
     settings: FitSettings,
     *,
     seed: int,
-    base: nn.Module | None = None,
+    label: str | None = None,
+    base: Candidate | None = None,
     groups: np.ndarray | None = None,
     progress: str | None = None,
 ) -> Candidate:
-    """Fit one candidate to `rows` (float64, as the user gave them), stopping by the validation rows `held`.
+    """Fit one candidate to `rows` (float64, as the user gave them), stopping by the `validation` rows.
 
-    `base` is what a residual critic starts from, the Student copula if None; `groups` are the labels of `rows`, then of `held`.
+    `label` names it, the row's or the class's name if None; `base` is what an ensemble stands on, the fallback of its row if
+    None; `groups` are the labels of `rows`, then of the others.
     """
     start = time.perf_counter()
     shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
     kind = CRITICS[critic] if isinstance(critic, str) else None
-    name = kind.name if kind is not None else type(critic).__name__
-
-    def done(
-        model: Model, prep: Sequence[nn.Module], history: History | None, gain: Gain | None = None
-    ) -> Candidate:
-        seconds = time.perf_counter() - start
-        return Candidate(name, prep[0], prep[1], model.eval(), history, seconds, shape_x, shape_y, gain)
-
+    prep: list[nn.Module] = [nn.Flatten(), nn.Flatten()]
+    history, gain = None, None
     if kind is not None and kind.fit is not None:
-        return done(
-            Model(kind.fit(*(v.flatten(1) for v in rows)), (), None), (nn.Flatten(), nn.Flatten()), None
-        )
-    if kind is not None and kind.base is not None:
-        x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, held, strict=True))
-        if kind.base == "learned":
-            base = fit_quadratic(x, y, len(held[0]), seed=seed)
-        elif base is None:
-            base = EllipticalCritic.fit(x, y, tails="student")
+        model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
+    elif kind is not None and kind.base is not None:
+        x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, validation, strict=True))
+        stands_on = _base_of(kind, base, x, y, len(validation[0]), seed)
         labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
-        net, gain, history = fit_residual(
-            x, y, len(held[0]), base, settings.ensemble, seed=seed, device=settings.device, groups=labels, progress=progress
+        net, gain, history = fit_ensemble(
+            x, y, len(validation[0]), stands_on, settings.ensemble, seed=seed, device=settings.device, groups=labels,
+            progress=progress,
         )  # fmt: skip
-        return done(Model(net, (), None), (nn.Flatten(), nn.Flatten()), history, gain)
+        model = Model(net, (), None)
+    else:
+        prep = [_prepare(v, "none" if kind is None else settings.preprocess) for v in rows]
+        model, history = _by_bound(critic, kind, bound, rows, validation, prep, settings, seed, progress)
+    return Candidate(
+        label or (type(critic).__name__ if kind is None else kind.name), prep[0], prep[1], model.eval(), history,
+        time.perf_counter() - start, shape_x, shape_y, gain, None if base is None else base.name,
+    )  # fmt: skip
 
-    prep = [_prepare(v, "none" if kind is None else settings.preprocess) for v in rows]
-    recipe = settings.recipe
-    if recipe.negatives == "auto":
-        recipe = replace(recipe, negatives=kind.negatives if kind is not None else "shifts")
+
+def _base_of(
+    kind: CriticKind, given: Candidate | None, x: Tensor, y: Tensor, n_validation: int, seed: int
+) -> nn.Module:
+    """What the networks of this row stand on: what training learns, what was given, or the row's fallback."""
+    if kind.base == "learned":
+        untrained = QuadraticNetwork(*canonical_inputs(x, y, rotate=False), seed=seed)
+        return fit_base(untrained, x, y, n_validation, seed=seed)
+    return EllipticalCritic.fit(x, y, tails="student") if given is None else given.model.critic
+
+
+def _by_bound(
+    critic: str | nn.Module, kind: CriticKind | None, bound: Bound, rows: Rows, validation: Rows,
+    prep: Sequence[nn.Module], settings: FitSettings, seed: int, progress: str | None,
+) -> tuple[Model, History]:  # fmt: skip
+    """A network of the table, or the user's own module, trained by the bound."""
+    training = settings.network
+    if training.negatives == "auto":
+        training = replace(training, negatives="shifts" if kind is None else kind.negatives)
+    shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         if isinstance(critic, nn.Module):
-            net_: nn.Module = own_critic(critic, shape_x, shape_y)
+            net = fresh_copy(critic, shape_x, shape_y)
         else:
-            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or base
-            net_ = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
-        prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, held)]
-        model = Model(net_, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)
+            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or a base
+            net = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
+        prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, validation)]
+        model = Model(net, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)
         (x, y), (xv, yv) = ([model.cast(v) for v in part] for part in prepared)
         if isinstance(critic, nn.Module):
             check_critic(model, x, y)
-        history = train(model, bound, (x, y), (xv, yv), recipe, seed, progress)
-        calibrate(model, (x, y), (xv, yv))
-    return done(model, prep, history)
+        history = fit_network(model, bound, (x, y), (xv, yv), training, seed, progress)
+        fit_log_offset(model, (x, y), (xv, yv))
+    return model, history
 
 
-def own_critic(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
+def fresh_copy(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:
     """A copy of a user's module, as a critic, whose layers start afresh: those that know how to, and are not frozen."""
     net = copy.deepcopy(module)
     for part in net.modules():
         reset, weights = getattr(part, "reset_parameters", None), list(part.parameters(recurse=False))
         if callable(reset) and weights and all(w.requires_grad for w in weights):
             reset()
-    whole = all(hasattr(net, name) for name in ("encode", "positives", "pairs", "matrix"))
-    return net if whole else PlainCritic(net, shape_x, shape_y)
+    complete = all(hasattr(net, name) for name in ("encode", "positives", "pairs", "matrix"))
+    return net if complete else PlainCritic(net, shape_x, shape_y)
 
 
 def _prepare(v: Tensor, kind: str) -> nn.Module:

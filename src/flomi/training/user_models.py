@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,19 +13,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flomi.bounds import Bound, Scores
 from flomi.critics import PlainCritic
-from flomi.scores import Critic, Table
-from flomi.training.loop import Model, training_mode
+from flomi.scores import Critic as PairScorer
+from flomi.scores import Table
+from flomi.support.settings import UNMEASURED, setting
+from flomi.training.model import Model, training_mode
 
 __all__ = ["check_bound", "check_critic", "scale_note"]
 
-ROWS = 16  # that a check looks at
-# Outside of these a network that gets the columns as they are hardly learns.
-LARGE, SMALL = 10.0, 0.01
+
+@dataclass(frozen=True)
+class UserModelSettings:
+    """What the checks look at."""
+
+    rows: int = setting(
+        16, f"{UNMEASURED}of a check; it shows a wrong shape, dependence between rows, or a score not finite"
+    )
+    large: float = setting(
+        10.0, f"{UNMEASURED}means and widths beyond which a network on the columns as they are hardly learns"
+    )
+    small: float = setting(0.01, f"{UNMEASURED}widths below which it hardly learns")
+
+
+SETTINGS = UserModelSettings()
 
 
 def check_critic(model: Model, x: Tensor, y: Tensor) -> None:
     """Run the user's critic in `model` on a few rows; ValueError, saying what was found, where training can't use it."""
-    critic, x, y = model.critic, x[:ROWS], y[:ROWS]
+    critic, x, y = model.critic, x[: SETTINGS.rows], y[: SETTINGS.rows]
     model.eval()
     plain = isinstance(critic, PlainCritic)
     own: Any = critic.module if plain else critic
@@ -86,8 +101,8 @@ def _one_a_row(what: str, out: Any, n: int) -> Tensor:
 
 
 def _check_pairs(critic: nn.Module, x: Tensor, y: Tensor) -> None:
-    """All pairs, as `Critic` wants them: a critic with methods of its own may get them wrong."""
-    own: Critic = critic  # type: ignore[assignment]
+    """All pairs, as `PairScorer` wants them: a critic with methods of its own may get them wrong."""
+    own: PairScorer = critic  # type: ignore[assignment]
     n = len(x)
     try:
         a, b = own.encode(x, y)
@@ -130,14 +145,14 @@ def _told(error: Exception) -> str:
 
 def check_bound(bound: Bound, trained: bool) -> None:
     """Try the user's bound on made-up scores; ValueError where it is no function of `Scores` that training can use."""
-    n, m = ROWS, ROWS - 1
+    n, m = SETTINGS.rows, SETTINGS.rows - 1
     draw = torch.Generator().manual_seed(0)
     pos, neg, u, rest = (
         (0.1 * torch.randn(*shape, generator=draw)).requires_grad_() for shape in ((n,), (n, m), (n,), (n,))
     )
-    columns = (torch.arange(n)[:, None] + torch.arange(1, n)) % n
+    partners = (torch.arange(n)[:, None] + torch.arange(1, n)) % n
     density = "density" in bound.needs
-    scores = Scores(pos, Table(neg, columns), None if density else u, rest, rest if density else None)
+    scores = Scores(pos, Table(neg, partners), None if density else u, rest, rest if density else None)
 
     parts = {
         "value": bound.value,
@@ -174,8 +189,8 @@ def scale_note(x: Tensor, y: Tensor) -> str | None:
         flat = v.flatten(1).double()
         mean, std = flat.mean(0), flat.std(0, correction=0)
         # a constant column is neither too narrow nor too far off for its width
-        narrow = (std > 0) & ((std < SMALL) | (mean.abs() > LARGE * std))
-        off = (mean.abs() > LARGE) | (std > LARGE) | narrow
+        narrow = (std > 0) & ((std < SETTINGS.small) | (mean.abs() > SETTINGS.large * std))
+        off = (mean.abs() > SETTINGS.large) | (std > SETTINGS.large) | narrow
         if off.any():
             k = int(off.nonzero()[0])
             found.append(f"{int(off.sum())} of {len(off)} columns of {name}")
