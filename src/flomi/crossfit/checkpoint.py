@@ -1,9 +1,9 @@
 """Finished folds on disk, so that a run which was killed goes on where it was and ends in the same numbers.
 
 A folder holds `checkpoint.json` (of which data and options it is), one `fold-K.safetensors` for every finished fold, and
-`rows.safetensors` where rows were drawn from a larger file. Each file is written beside its place and moved there, so a
-kill at any moment leaves it whole or not there. A fold depends on nothing but the data, the options and its number; one
-that was not finished is done again. Loading runs no code from a file.
+`rows.safetensors` where rows were drawn from a larger file (`flomi.data.drawn_rows`). Each file is written beside its place
+and moved there, so a kill at any moment leaves it whole or not there. A fold depends on nothing but the data, the options and
+its number; one that was not finished is done again. Loading runs no code from a file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,18 @@ from flomi.crossfit.evaluate import HeldOut, Measured
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Plan
 from flomi.crossfit.storage import as_python, candidate_of, description, under
-from flomi.data.pairs import Pairs, Whole
+from flomi.data.drawn_rows import MANIFEST, prepare, read_tensors
+from flomi.data.pairs import Pairs
 from flomi.inference.u_statistic import FoldSummary, PairScores
+from flomi.support.files import write_whole
 from flomi.training.candidate import Candidate
 from flomi.training.ensemble import Gain
 from flomi.training.loop import History
 
-__all__ = ["Checkpoint", "load_pairs", "prepare", "save_pairs"]
+__all__ = ["Checkpoint"]
 
 FORMAT = 2
-MANIFEST, ROWS, FOLD = "checkpoint.json", "rows.safetensors", "fold-{}.safetensors"
+FOLD = "fold-{}.safetensors"
 FREE = (
     "checkpoint",
     "n_jobs",
@@ -43,21 +44,6 @@ FREE = (
     "units",
     "versions",
 )  # options that may change on the way
-
-
-def prepare(path: Path) -> None:
-    """Make the folder; ValueError where it can't be one of checkpoints."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"checkpoint {path} is a file; give the name of a folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        found = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-    except OSError as error:
-        raise ValueError(
-            f"checkpoint {path} can't be used ({error.strerror or error}); name another"
-        ) from None
-    if found and MANIFEST not in found and found != [ROWS]:
-        raise ValueError(f"checkpoint {path} is a folder of other things; give the name of a new one")
 
 
 class Checkpoint:
@@ -79,7 +65,7 @@ class Checkpoint:
         if (path / MANIFEST).exists():
             _compare(path, mine)
         else:
-            _write(path / MANIFEST, json.dumps(mine, indent=2).encode())
+            write_whole(path / MANIFEST, json.dumps(mine, indent=2))
 
     def load(self, k: int) -> Fold | None:
         """Fold k, or None if it was not finished."""
@@ -129,7 +115,7 @@ class Checkpoint:
                     }
                 )
         text = {"fold": json.dumps(facts, default=as_python)}
-        _write(self.path / FOLD.format(k), save(arrays, metadata=text))
+        write_whole(self.path / FOLD.format(k), save(arrays, metadata=text))
 
 
 def _compare(path: Path, mine: dict[str, Any]) -> None:
@@ -158,7 +144,7 @@ def _compare(path: Path, mine: dict[str, Any]) -> None:
 
 
 def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: nn.Module | None) -> Fold:
-    tensors, facts = _read(file, "fold")
+    tensors, facts = read_tensors(file, "fold")
     try:
         candidates: dict[str, Candidate | None] = {"winner": None, "residual": None}
         for part in candidates:
@@ -201,58 +187,6 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: nn.Module | No
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"{file} can't be read as a finished fold ({error}); remove it") from error
-
-
-def save_pairs(path: Path, mark: str, pairs: Pairs) -> None:
-    """Keep rows drawn from a larger file; `mark` stands for the file and for how they were drawn."""
-    from safetensors.torch import save
-
-    prepare(path)
-    if (path / MANIFEST).exists():
-        return  # of a run that is under way, and perhaps another one: `Checkpoint` looks at the rows
-    whole = pairs.whole
-    tensors = {"x": pairs.x, "y": pairs.y, "rows": pairs.rows, "groups": pairs.groups}
-    tensors["correlation"] = None if whole is None else whole.correlation
-    arrays = {name: torch.tensor(v) for name, v in tensors.items() if v is not None}
-    known = {"mark": mark, "complete": None if whole is None else whole.rows}
-    known.update({name: getattr(pairs, name) for name in ("x_names", "y_names", "notes", "source")})
-    _write(path / ROWS, save(arrays, metadata={"rows": json.dumps(known)}))
-
-
-def load_pairs(path: Path, mark: str) -> Pairs | None:
-    """What `save_pairs` kept; None where there is nothing, or something of another file."""
-    prepare(path)
-    if not (path / ROWS).exists():
-        return None
-    tensors, known = _read(path / ROWS, "rows")
-    if known["mark"] != mark:
-        return None
-    arrays = {name: value.numpy() for name, value in tensors.items()}
-    complete = known["complete"]
-    return Pairs(
-        arrays["x"], arrays["y"], tuple(known["x_names"]), tuple(known["y_names"]), tuple(known["notes"]), known["source"],
-        arrays["rows"], arrays.get("groups"), None if complete is None else Whole(complete, arrays.get("correlation")),
-    )  # fmt: skip
-
-
-def _read(file: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, json.loads(opened.metadata()[key])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} can't be read ({error}); remove it") from error
-
-
-def _write(file: Path, content: bytes) -> None:
-    part = file.with_name(f".{os.getpid()}-{file.name}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _digest(*arrays: np.ndarray | Tensor | None) -> str:

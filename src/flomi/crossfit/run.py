@@ -21,7 +21,7 @@ from flomi.crossfit import fold as candidates
 from flomi.crossfit.checkpoint import Checkpoint
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Plan
-from flomi.data.pairs import Pairs, Whole
+from flomi.data.pairs import FullData, Pairs
 from flomi.inference import u_statistic as inference
 from flomi.inference.row_diagnostics import describe_rows
 from flomi.parallel import side_by_side
@@ -184,7 +184,7 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
     bound = total.bound if flo else float(value.mean())
     bound_stderr = total.bound_stderr if flo else inference.mean_stderr(value, groups)
 
-    point = _point(folds, total, x, y, groups, data.whole)
+    point = _point(folds, total, x, y, groups, data.full)
     mi, method, critic = point.mi, point.method, point.critic
     interval = inference.interval(mi, point.stderr, folds=point.folds, model=point.model)
     certificate = inference.certificate([(f.held.score, f.calibration) for f in folds], seed=plan.seed)
@@ -229,11 +229,11 @@ def assemble(plan: Plan, data: Pairs, folds: list[Fold], seconds: float) -> MIEs
         "negatives_a_row": sorted({fold.won.negatives for fold in folds}),
         "groups": None if data.groups is None else len(np.unique(data.groups)),
     }
-    if data.whole is not None:
+    if data.full is not None:
         used["rows"] = {
-            "complete": data.whole.rows,
+            "complete": data.full.rows,
             "drawn": n,
-            "correlations": n if data.whole.correlation is None else data.whole.rows,
+            "correlations": n if data.full.correlation is None else data.full.rows,
         }
     return MIEstimate(
         mi=mi, stderr=interval.stderr, ci=(interval.low, interval.high), mi_method=method,
@@ -264,7 +264,7 @@ def _point(
     x: Tensor,
     y: Tensor,
     groups: np.ndarray | None,
-    whole: Whole | None,
+    full: FullData | None,
 ) -> _Point:
     """The best point estimate that the folds allow.
 
@@ -274,7 +274,7 @@ def _point(
     it gained. The formula is meant for continuous columns and independent rows; elsewhere the middle serves there too. Whether
     a formula serves, and which, is decided once for all folds, by the held-out values of all rows; a middle is that of each
     fold's winner. Where held-out rows can't tell another candidate from the one chosen, how far apart the two lie is part of
-    the error. Where these rows are a part of the `whole`, the Gaussian formula is that of all rows.
+    the error. Where these rows are a part of the `full` data, the Gaussian formula is that of all rows.
     """
     weights = np.array([fold.index.size for fold in folds], float) / sum(fold.index.size for fold in folds)
     shared = [name for name in folds[0].measured if all(name in fold.measured for fold in folds)]
@@ -298,11 +298,11 @@ def _point(
 
     @cache
     def formula(name: str) -> InSample:
-        if name != "gaussian" or whole is None or whole.correlation is None:
+        if name != "gaussian" or full is None or full.correlation is None:
             return at_hand(name)
         variance = float(fitted(name)(x, y).var())
-        form = of_correlation(torch.from_numpy(whole.correlation), x.shape[1], whole.rows, variance)
-        return replace(form, method=f"{form.method}, from all {whole.rows:,} rows")
+        form = of_correlation(torch.from_numpy(full.correlation), x.shape[1], full.rows, variance)
+        return replace(form, method=f"{form.method}, from all {full.rows:,} rows")
 
     def apart(mi: float, stderr: float, form_of: Callable[[str], InSample]) -> float:
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
