@@ -214,10 +214,10 @@ def test_drawn_rows_are_found_again(tmp_path: Path) -> None:
     before = (tmp_path / "c" / "rows.safetensors").stat().st_mtime_ns
     again = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     assert (tmp_path / "c" / "rows.safetensors").stat().st_mtime_ns == before
-    assert first.whole is not None and again.whole is not None
+    assert first.full is not None and again.full is not None
     for name in ("x", "y", "rows"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
-    assert np.array_equal(first.whole.correlation, again.whole.correlation)  # type: ignore[arg-type]
+    assert np.array_equal(first.full.correlation, again.full.correlation)  # type: ignore[arg-type]
     assert (first.notes, first.x_names, first.source) == (again.notes, again.x_names, again.source)
     (-table).to_parquet(tmp_path / "t.parquet")
     other = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from flomi import MIEstimator, cli, data, streaming
-from flomi.data import sources
+from flomi.data.sources import open_source
 
 N, ROWS, RHO = 20_000, 2_000, 0.6
 NATS = -0.5 * 2 * np.log(1 - RHO**2)
@@ -51,13 +51,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same(a: data.Pairs, b: data.Pairs) -> bool:
-    assert a.whole is not None and b.whole is not None
-    assert a.whole.correlation is not None and b.whole.correlation is not None
+    assert a.full is not None and b.full is not None
+    assert a.full.correlation is not None and b.full.correlation is not None
     return (
         np.array_equal(a.x, b.x)
         and np.array_equal(a.y, b.y)
         and np.array_equal(a.rows, b.rows)
-        and np.array_equal(a.whole.correlation, b.whole.correlation)
+        and np.array_equal(a.full.correlation, b.full.correlation)
     )
 
 
@@ -88,7 +88,7 @@ def test_the_draw_is_uniform(whole: Path, tmp_path: Path) -> None:
 
 
 def test_all_rows_make_the_correlations(whole: Path) -> None:
-    found = streaming.read(whole / "folder", **READ).whole
+    found = streaming.read(whole / "folder", **READ).full
     assert found is not None and found.rows == N and found.correlation is not None
     assert found.correlation.shape == (4, 4) and np.allclose(np.diagonal(found.correlation), 1)
     assert abs(found.correlation[0, 2] - RHO) < 4 * (1 - RHO**2) / N**0.5
@@ -97,7 +97,7 @@ def test_all_rows_make_the_correlations(whole: Path) -> None:
 
 def test_small_data_is_read_whole(whole: Path) -> None:
     everything = streaming.read(whole / "folder", x="x*", y="y*", rows=N)
-    assert everything.whole is None and len(everything.x) == N and not everything.notes
+    assert everything.full is None and len(everything.x) == N and not everything.notes
     usual = data.read(whole / "one.parquet", x="x*", y="y*")
     assert np.array_equal(everything.x, usual.x) and np.array_equal(everything.y, usual.y)
     assert np.array_equal(data.read(whole / "folder", x="x*", y="y*").x, usual.x)
@@ -124,7 +124,7 @@ def test_rows_that_are_not_complete(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the first is row 7 of part-0\.parquet, column 'x1'"):
         streaming.read(path, **READ)
     found = streaming.read(path, **READ, missing="drop")
-    assert found.whole is not None and found.whole.rows == N - 3
+    assert found.full is not None and found.full.rows == N - 3
     assert not set(found.rows) & {7, 15_001, 19_000}
     assert any("dropped 3 of 20,000 rows" in note for note in found.notes)
     kept = streaming.read(whole / "folder", **READ)  # a row's luck depends on its place only
@@ -136,7 +136,7 @@ def test_groups_come_along(tmp_path: Path) -> None:
     table["who"] = [f"p{i // 20}" for i in range(N)]
     table.to_parquet(tmp_path / "t.parquet")
     found = streaming.read(tmp_path / "t.parquet", **READ, groups="who")
-    assert found.groups is not None and found.whole is not None and found.whole.correlation is None
+    assert found.groups is not None and found.full is not None and found.full.correlation is None
     truth = found.rows // 20
     assert len(np.unique(found.groups)) == len(np.unique(truth))
     assert len(set(zip(found.groups, truth, strict=True))) == len(np.unique(truth))
@@ -147,8 +147,8 @@ def test_images_are_drawn_too(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", np.arange(500) % 10)
     found = streaming.read(tmp_path / "images.npy", tmp_path / "labels.npy", rows=100)
-    assert np.array_equal(found.x, images[found.rows]) and found.whole is not None
-    assert found.whole.correlation is None and found.y_names == ("labels",)
+    assert np.array_equal(found.x, images[found.rows]) and found.full is not None
+    assert found.full.correlation is None and found.y_names == ("labels",)
 
 
 def test_row_numbers_among_the_columns_are_noticed(tmp_path: Path) -> None:
@@ -197,12 +197,17 @@ def test_wrong_files(whole: Path, tmp_path: Path) -> None:
 
 
 def test_named_indexes_are_columns(tmp_path: Path) -> None:
-    table = frame(200).set_index("x0")
-    table.to_parquet(tmp_path / "named.parquet")
-    frame(200).iloc[::-1].to_parquet(tmp_path / "unnamed.parquet")
-    for name in ("named", "unnamed"):
-        file = tmp_path / f"{name}.parquet"
-        assert sources.open_source(file).names == data.load(file).names
+    """Named columns of an index come first, as in pandas; an index that only counts, or has no name, is no column."""
+    tables = {
+        "named": frame(200).set_index("x0"),
+        "two": frame(200).set_index(["y1", "x0"]),
+        "unnamed": frame(200).iloc[::-1],
+        "counts": frame(200).rename_axis("id"),
+    }
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / "t.parquet")
+        index = table.index.names if name in ("named", "two") else ()
+        assert open_source(tmp_path / "t.parquet").names == (*index, *table.columns)
 
 
 def test_command_line(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

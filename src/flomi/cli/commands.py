@@ -282,7 +282,7 @@ def estimate(
         )
 
     _calm_threads()
-    from flomi.data import streaming
+    from flomi import streaming
 
     _check_device(device)
     rank, world = _join_ranks()

@@ -155,7 +155,7 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     ]
     first, second = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows[:3])
     x, y = _side(pairs.x_names, pairs.x.shape), _side(pairs.y_names, pairs.y.shape)
-    of_all = "" if pairs.whole is None else f" of {pairs.whole.rows:,}"
+    of_all = "" if pairs.full is None else f" of {pairs.full.rows:,}"
     lines = [f"Mutual information of x ({x}) and y ({y}), {len(pairs.x):,}{of_all} rows"]
     lines += [f"  {a:<{first}}  {b:<{second}}  {c}".rstrip() for a, b, c in rows]
     doubts = [sentence for sentence in result.warnings if sentence not in pairs.notes]

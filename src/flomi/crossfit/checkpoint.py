@@ -1,9 +1,9 @@
 """Finished folds on disk, so that a run which was killed goes on where it was and ends in the same numbers.
 
 A folder holds `checkpoint.json` (of which data and options it is), one `fold-K.safetensors` for every finished fold, and
-`rows.safetensors` where rows were drawn from a larger file. Each file is written beside its place and moved there, so a
-kill at any moment leaves it whole or not there. A fold depends on nothing but the data, the options and its number; one
-that was not finished is done again. Loading runs no code from a file.
+`rows.safetensors` where rows were drawn from a larger file (`flomi.data.drawn_rows`). Each file is written beside its place
+and moved there, so a kill at any moment leaves it whole or not there. A fold depends on nothing but the data, the options and
+its number; one that was not finished is done again. Loading runs no code from a file.
 """
 
 from __future__ import annotations

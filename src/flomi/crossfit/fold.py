@@ -226,12 +226,8 @@ def _add_ensemble(
     kind = _kind(critic)
     on_selected = kind is not None and kind.ensemble is not None and kind.ensemble.fallback is not None
     base = fitted.base if on_selected else None
-    candidate = work.fit(
-        label,
-        critic,
-        work.split.training,
-        None if base is None else (base, fitted.candidates[base].model.critic),
-    )
+    stands_on = None if base is None else fitted.candidates[base]
+    candidate = work.fit(label, critic, work.split.training, stands_on)
     fitted.candidates[label] = candidate
     assert candidate.gain is not None  # fit gives every candidate with a base its gain
     if winner is None:

@@ -16,7 +16,7 @@ from flomi.crossfit.checkpoint import Checkpoint
 from flomi.crossfit.fold import Fold, run_fold
 from flomi.crossfit.options import Options
 from flomi.crossfit.splits import make_splits
-from flomi.data.kinds import all_continuous
+from flomi.data.kinds import all_continuous, kinds_of
 from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
 from flomi.training.candidate import seed_of
@@ -74,7 +74,7 @@ def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarra
         len(training),
         x[0].numel(),
         y[0].numel(),
-        continuous=all(all_continuous(v[training].flatten(1).numpy()) for v in (x, y)),
+        continuous=all(all_continuous(kinds_of(v[training].numpy())) for v in (x, y)),
     )
     names = default_candidates(rows, density="density" in options.bound.needs, costly=options.costly)
     return {name: name for name in names}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from flomi.data.columns import list_names
+from flomi.data.settings import SETTINGS
+from flomi.data.tables import Place, row_number
 
 __all__ = [
-    "Place",
     "absent",
     "complete_rows",
+    "counts_rows",
     "doubts",
     "numbers",
     "refuse_constant",
@@ -20,15 +21,8 @@ __all__ = [
     "rounded",
 ]
 
-Place = Callable[[int], str]  # from the number of a row, from 0, to words that say where it stands
-ROW: Place = "row {}".format
 
-# How files mark a missing value besides leaving the cell empty.
-_MARKS = {"?", "-", "--", ".", "*", "missing", "unknown", "none", "na", "n.a.", "n/a"}
-_SENTINELS = (-99.0, -999.0, -9999.0, -99999.0)
-
-
-def numbers(values: np.ndarray, name: str, place: Place = ROW) -> np.ndarray:
+def numbers(values: np.ndarray, name: str, place: Place = row_number) -> np.ndarray:
     """`values` as float64; a ValueError shows the cell of column `name` that is no number, and its place."""
     if values.dtype.kind in "biuf":
         return np.asarray(values, dtype=np.float64)
@@ -78,7 +72,7 @@ def _reads_as_number(cell: str) -> bool:
 
 def _text_found(name: str, cell: str, place: str) -> str:
     found = f"column {name!r} holds text, such as {cell[:40]!r} in {place}"
-    if cell.strip().casefold() in _MARKS or not cell.strip():
+    if cell.strip().casefold() in SETTINGS.marks or not cell.strip():
         return f"{found}; if that marks a missing value, leave the cell empty"
     if _reads_as_number(cell):
         return f"{found}; turn text into numbers first, such as with astype(float)"
@@ -93,7 +87,7 @@ def _text_found(name: str, cell: str, place: str) -> str:
 def complete_rows(
     sides: dict[str, tuple[np.ndarray, tuple[str, ...], Place]],
     labels: np.ndarray | None = None,
-    place_of_labels: Place = ROW,
+    place_of_labels: Place = row_number,
 ) -> tuple[np.ndarray, str, str]:
     """Which rows have no missing or infinite value; the counts in words; where the first such value is."""
     keep = np.ones(len(next(iter(sides.values()))[0]), dtype=bool)
@@ -146,7 +140,7 @@ def refuse_constant(role: str, side: np.ndarray, names: tuple[str, ...], from_fi
     """ValueError for constant columns; for images and the like, a note, since places in them cannot be left out."""
     low, high = side.min(axis=0), side.max(axis=0)
     # The second condition is for constants that were computed and differ by rounding; halves do not overflow.
-    constant = (high == low) | (high / 2 - low / 2 <= 1e-15 * np.maximum(abs(low), abs(high)))
+    constant = (high == low) | (high / 2 - low / 2 <= SETTINGS.rounding * np.maximum(abs(low), abs(high)))
     count = int(constant.sum())
     if not count:
         return None
@@ -186,6 +180,11 @@ def refuse_shared(x: np.ndarray, x_names: tuple[str, ...], y: np.ndarray, y_name
                 )
 
 
+def counts_rows(role: str, name: str) -> str:
+    """The sentence on a column that is the number of its row."""
+    return f"column {name!r} of {role} counts the rows; leave it out if it is only a row number"
+
+
 def doubts(role: str, side: np.ndarray, names: tuple[str, ...]) -> list[str]:
     """Sentences on columns of one side that are allowed and yet often a mistake."""
     if side.ndim > 2:
@@ -197,11 +196,9 @@ def doubts(role: str, side: np.ndarray, names: tuple[str, ...]) -> list[str]:
         if twin != name:
             notes.append(f"columns {twin!r} and {name!r} of {role} hold the same values")
         if np.array_equal(column, column[0] + np.arange(len(column))):
-            notes.append(
-                f"column {name!r} of {role} counts the rows; leave it out if it is only a row number"
-            )
+            notes.append(counts_rows(role, name))
         low = float(column.min())
-        if low in _SENTINELS and column[column > low].min() > low / 2:
+        if low in SETTINGS.sentinels and column[column > low].min() > low * SETTINGS.sentinel_gap:
             notes.append(
                 f"column {name!r} of {role} holds {low:g} in {int((column == low).sum()):,} rows, far below its other "
                 "values; if that marks missing values, leave those cells empty"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 
 import numpy as np
+
+from flomi.support.names import nearest
 
 __all__ = ["Columns", "list_names", "select"]
 
@@ -94,9 +95,7 @@ def _match(names: Sequence[str], item: str | int, role: str) -> list[int]:
         return [position % len(names)]
     if isinstance(item, str) and ":" in item:
         return _range(names, item, role)
-    close = _close(str(item), names)
-    hint = f"did you mean {close}?" if close else f"there are {list_names(names)}"
-    raise ValueError(f"{role}: there is no column {item!r}; {hint}")
+    raise ValueError(f"{role}: there is no column {item!r}; {_hint(str(item), names)}")
 
 
 def _range(names: Sequence[str], item: str, role: str) -> list[int]:
@@ -112,10 +111,9 @@ def _range(names: Sequence[str], item: str, role: str) -> list[int]:
     if (first and start_at is None) or (last and stop_at is None):
         missing = [part for part in (first, last) if part and part not in names and _integer(part) is None]
         unknown = missing[0] if missing else item
-        close = _close(unknown, names)
-        hint = f"did you mean {close}?" if close else f"there are {list_names(names)}"
         raise ValueError(
-            f"{role}: the range {item!r} needs two column names or two positions, and there is no column {unknown!r}; {hint}"
+            f"{role}: the range {item!r} needs two column names or two positions, and there is no column {unknown!r}; "
+            f"{_hint(unknown, names)}"
         )
     found = list(range(len(names))[start_at:stop_at])
     if not found:
@@ -129,7 +127,6 @@ def _integer(item: str | int) -> int | None:
     return int(item) if item.isascii() and item.removeprefix("-").isdigit() else None
 
 
-def _close(word: str, names: Sequence[str]) -> str:
-    folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(word.casefold(), list(folded), n=3, cutoff=0.6)
-    return " or ".join(repr(folded[name]) for name in near)
+def _hint(word: str, names: Sequence[str]) -> str:
+    close = nearest(word, names, most=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {list_names(names)}"

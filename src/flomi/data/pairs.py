@@ -1,32 +1,48 @@
-"""Anything a user has, as two float arrays of paired rows, with errors that say how to mend the input.
+"""`Pairs`: two float arrays of paired rows, checked, with errors that say how to mend the input.
 
 Nothing is dropped, filled in or encoded silently: what was done, and every doubt, stands in `Pairs.notes`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from flomi.data import checks
-from flomi.data.columns import Columns, list_names, select
-from flomi.data.sources import Source, load
-from flomi.data.tables import Table, as_table
+from flomi.data.checks import (
+    complete_rows,
+    doubts,
+    numbers,
+    refuse_constant,
+    refuse_shared,
+    rounded,
+)
+from flomi.data.columns import list_names
+from flomi.data.kinds import Kind, all_continuous, kinds_of
+from flomi.data.settings import SETTINGS
+from flomi.data.tables import Table, as_table, row_number
 
-__all__ = ["MIN_ROWS", "Pairs", "Whole", "choose", "from_arrays", "matrix", "new_rows", "pairs", "read"]
+__all__ = [
+    "MIN_ROWS",
+    "FullData",
+    "Missing",
+    "Pairs",
+    "check_missing",
+    "from_arrays",
+    "matrix",
+    "new_rows",
+    "paired",
+]
 
-MIN_ROWS = 50  # below this no held-out number means anything
+MIN_ROWS = SETTINGS.min_rows
 Missing = Literal["error", "drop"]
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
-    """What is known of all `rows` complete rows, where only some of them are in memory.
+class FullData:
+    """What is known of all `rows` complete rows, where only some of them were drawn.
 
     correlation [d, d] is that of the normal scores of the columns of x and of y, or None where it wasn't computed.
     """
@@ -40,20 +56,28 @@ class Pairs:
     """Paired rows of x and y, ready for an estimator.
 
     x and y are float64 [n, d] (or [n, ...] where the input had more dimensions), finite, with at least MIN_ROWS rows.
-    x_names and y_names have one name a column (a single name where there are more dimensions). notes are sentences: what
-    was done, and doubts. source is the name of the file, or "arrays". rows [n] are the positions of the rows in the
-    input, from 0. groups [n] are whole numbers from 0, or None.
+    x_names and y_names have one name a column (a single name where there are more dimensions), kinds_x and kinds_y one of
+    "continuous", "discrete" and "atoms", by the rule of `flomi.data.kinds.kind_of`. notes are sentences: what was done, and
+    doubts. source is the name of the file, or "arrays". rows [n] are the positions of the rows in the input, from 0. groups
+    [n] are whole numbers from 0, or None. full is what is known of all rows where these are a part of them, or None.
     """
 
     x: np.ndarray
     y: np.ndarray
     x_names: tuple[str, ...]
     y_names: tuple[str, ...]
+    kinds_x: tuple[Kind, ...]
+    kinds_y: tuple[Kind, ...]
     notes: tuple[str, ...]
     source: str
     rows: np.ndarray
     groups: np.ndarray | None = None
-    whole: Whole | None = None
+    full: FullData | None = None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether every column is."""
+        return all_continuous(self.kinds_x) and all_continuous(self.kinds_y)
 
 
 def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error") -> Pairs:
@@ -73,7 +97,7 @@ def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error
     """
     notes = _compare_indexes(x=x, y=y, groups=groups)
     group_table = None if groups is None else as_table(groups, "groups")
-    return pairs(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
+    return paired(as_table(x, "x"), as_table(y, "y"), group_table, missing, None, notes)
 
 
 def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +107,9 @@ def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     >>> x.shape, y.shape
     ((2, 1), (2, 2))
     """
-    sides = {role: (*matrix(as_table(value, role), role), checks.ROW) for role, value in (("x", x), ("y", y))}
+    sides = {role: (*matrix(as_table(value, role), role), row_number) for role, value in (("x", x), ("y", y))}
     _same_length(sides["x"][0], sides["y"][0], None)
-    keep, counts, first = checks.complete_rows(sides)
+    keep, counts, first = complete_rows(sides)
     if not len(keep):
         raise ValueError("x and y have no rows")
     if counts:
@@ -96,104 +120,7 @@ def new_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return sides["x"][0], sides["y"][0]
 
 
-def read(
-    path: str | os.PathLike[str],
-    y_path: str | os.PathLike[str] | None = None,
-    *,
-    x: Columns | None = None,
-    y: Columns | None = None,
-    groups: str | int | None = None,
-    missing: Missing = "error",
-) -> Pairs:
-    """Paired rows from one file (CSV or TSV, also .gz, .bz2, .xz; Parquet, .npy, .npz), or from two whose rows belong together.
-
-    In place of a Parquet file, a folder of them or a pattern such as "part-*.parquet" will do. All rows are read into
-    memory; `flomi.data.streaming.read` takes more than that holds. x, y and groups choose columns as `flomi.data.columns.select`
-    describes: names, patterns ("gene_*"), positions, ranges ("0:5"). An .npz is read by the names of its arrays, "x" and
-    "y" unless told otherwise. Of two files everything is taken unless told otherwise; groups is then a column of the first.
-
-    Raises what `from_arrays` raises, and FileNotFoundError or ValueError for a file or a column that is not there.
-    """
-    first, second = load(path), None if y_path is None else load(y_path)
-    at = choose(first, second, path, y_path, x=x, y=y, groups=groups)
-    x_table, y_table = first.take(at.x), (first if second is None else second).take(at.y)
-    group_table = None if at.groups is None else first.take(at.groups)
-    notes = first.notes if second is None else (*first.notes, *second.notes)
-    return pairs(x_table, y_table, group_table, missing, at.source, notes)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Positions of the columns of x, of y (in the second file, if there is one) and of groups, and what to call the data."""
-
-    x: list[int]
-    y: list[int]
-    groups: list[int] | None
-    source: str
-
-
-def choose(
-    first: Table | Source,
-    second: Table | Source | None,
-    path: str | os.PathLike[str],
-    y_path: str | os.PathLike[str] | None,
-    *,
-    x: Columns | None,
-    y: Columns | None,
-    groups: str | int | None,
-) -> Chosen:
-    """Which columns `read` means, or a ValueError that says what is wrong with them."""
-    group_at = None if groups is None else _select(first, groups, "groups")
-    if y_path is None or second is None:
-        source = Path(path).name
-        x, y = _default_columns(first, x, y, source)
-        x_at, y_at = _select(first, x, "x"), _select(first, y, "y")
-        shared = [first.names[i] for i in x_at if i in y_at]
-        if shared:
-            raise ValueError(
-                f"the same columns are on both sides ({list_names(shared)}), where mutual information is infinite; leave "
-                f"each out of one side ('!{shared[0]}' in its list of columns)"
-            )
-        return Chosen(x_at, y_at, group_at, source)
-    if os.path.realpath(path) == os.path.realpath(y_path):
-        raise ValueError(
-            f"{path} is given for both x and y; give two files, or choose columns of one (--x, --y)"
-        )
-    x_at = list(range(len(first.names))) if x is None else _select(first, x, "x")
-    y_at = list(range(len(second.names))) if y is None else _select(second, y, "y")
-    return Chosen(x_at, y_at, group_at, f"{Path(path).name} and {Path(y_path).name}")
-
-
-def _select(table: Table | Source, columns: Columns, role: str) -> list[int]:
-    try:
-        return select(table.names, columns, role)
-    except ValueError as error:  # how the file was read may be why the column isn't there
-        raise ValueError("; ".join((str(error), *table.notes))) from None
-
-
-def _default_columns(
-    table: Table | Source, x: Columns | None, y: Columns | None, source: str
-) -> tuple[Columns, Columns]:
-    """The columns of a single file, which must be named except in an .npz with arrays called x and y."""
-    suffix = os.path.splitext(source)[1].lower()
-    if suffix == ".npy" and len(table.names) == 1:
-        raise ValueError(
-            f"{source} holds one variable; add a second .npy file for y, or give a 2-D array of columns"
-        )
-    if suffix == ".npz":
-        x = "x" if x is None and "x" in table.names else x
-        y = "y" if y is None and "y" in table.names else y
-    lacking = [role for role, columns in (("x", x), ("y", y)) if columns is None]
-    if x is None or y is None:
-        raise ValueError(
-            f"say which {'arrays' if suffix == '.npz' else 'columns'} are {' and '.join(lacking)} "
-            f"({' and '.join('--' + role for role in lacking)}); {source} has {len(table.names)}: "
-            f"{list_names(table.names)}"
-        )
-    return x, y
-
-
-def pairs(
+def paired(
     x_table: Table,
     y_table: Table,
     group_table: Table | None,
@@ -201,9 +128,8 @@ def pairs(
     source: str | None,
     notes: Sequence[str],
 ) -> Pairs:
-    """Paired rows from the chosen columns, checked: what `from_arrays` and `read` do after theirs."""
-    if missing not in ("error", "drop"):
-        raise ValueError(f"missing must be 'error' or 'drop', not {missing!r}")
+    """Paired rows from the chosen columns, checked: what `from_arrays` and `read` end in; `source` is None for arrays."""
+    check_missing(missing)
     x, x_names = matrix(x_table, "x")
     y, y_names = matrix(y_table, "y")
     labels = None if group_table is None else _labels(group_table)
@@ -216,10 +142,10 @@ def pairs(
             raise ValueError(
                 f"{role}: {list_names([names[j] for j in void])} hold no value in any row; leave them out"
             )
-    keep, counts, first = checks.complete_rows(
+    keep, counts, first = complete_rows(
         {"x": (x, x_names, x_table.place), "y": (y, y_names, y_table.place)},
         labels,
-        checks.ROW if group_table is None else group_table.place,
+        row_number if group_table is None else group_table.place,
     )
     rows = np.flatnonzero(keep)
     if counts:
@@ -230,22 +156,30 @@ def pairs(
             )
         said.append(f"dropped {lost}")
         x, y, labels = x[rows], y[rows], None if labels is None else labels[rows]
-    if len(rows) < MIN_ROWS:
+    if len(rows) < SETTINGS.min_rows:
         after = f" of {total:,} after dropping" if len(rows) < total else ""
         raise ValueError(
-            f"there are {len(rows)} rows{after}; at least {MIN_ROWS} are needed, and some hundreds for a useful number"
+            f"there are {len(rows)} rows{after}; at least {SETTINGS.min_rows} are needed, and some hundreds for a useful number"
         )
 
     for table in (x_table, y_table):
         for name, value in zip(table.names, table.values, strict=True):
-            said += checks.rounded(value, name)
+            said += rounded(value, name)
     for role, side, names in (("x", x, x_names), ("y", y, y_names)):
-        note = checks.refuse_constant(role, side, names, from_file=source is not None)
+        note = refuse_constant(role, side, names, from_file=source is not None)
         said += [note] if note else []
-        said += checks.doubts(role, side, names)
-    checks.refuse_shared(x, x_names, y, y_names)
+        said += doubts(role, side, names)
+    refuse_shared(x, x_names, y, y_names)
     groups = None if labels is None else _codes(labels, said)
-    return Pairs(x, y, x_names, y_names, tuple(said), source or "arrays", rows, groups)
+    return Pairs(
+        x, y, x_names, y_names, kinds_of(x), kinds_of(y), tuple(said), source or "arrays", rows, groups
+    )
+
+
+def check_missing(missing: str) -> None:
+    """ValueError for what is no way to deal with rows that lack a value."""
+    if missing not in ("error", "drop"):
+        raise ValueError(f"missing must be 'error' or 'drop', not {missing!r}")
 
 
 def matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -253,7 +187,7 @@ def matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
     parts: list[np.ndarray] = []
     names: list[str] = []
     for name, value in zip(table.names, table.values, strict=True):
-        part = checks.numbers(value, name, table.place)
+        part = numbers(value, name, table.place)
         if 0 in part.shape[1:]:
             raise ValueError(f"{role} has shape {part.shape}: rows without a value")
         if part.ndim > 2 and len(table.values) > 1:

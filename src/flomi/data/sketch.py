@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flomi.data.settings import SETTINGS
 from flomi.preprocess import RankNormal
 
 __all__ = ["QuantileSketch"]
 
-SIZE, NUMBERS = 32_768, 2**20  # values a column of a block, and numbers in all: a block is 8 MiB at most
 Floats = NDArray[np.float64]
 
 
@@ -19,7 +19,7 @@ class QuantileSketch:
 
     `size` sorted values of weight 1 are a block. Two blocks of equal weight become one of twice the weight: merged, with every
     second value kept, from the first or from the second at random. So blocks are carried like the digits of a binary number,
-    and log2(n / size) of them are held. A merge into weight 2w shifts a rank by 0 or w to either side with mean 0, and there
+    and log2(n / size) of them remain. A merge into weight 2w shifts a rank by 0 or w to either side with mean 0, and there
     are n / (2 w size) of them; over all weights the variance of a rank is at most n^2 / (4 size^2). Below twice
     `size` rows nothing is thinned. The least and the largest value are kept as they are.
 
@@ -37,7 +37,8 @@ class QuantileSketch:
 
     def __init__(self, dim: int, size: int | None = None, seed: int = 0) -> None:
         if size is None:
-            size = max(256, min(SIZE, NUMBERS // max(1, dim)))
+            most = min(SETTINGS.sketch_size, SETTINGS.sketch_numbers // max(1, dim))
+            size = max(SETTINGS.sketch_least, most)
         if dim < 1 or size < 2:
             raise ValueError(
                 f"a sketch needs at least one column and two values; found dim={dim}, size={size}"
@@ -74,7 +75,7 @@ class QuantileSketch:
         self.blocks.append(block)
 
     def _weighted(self) -> tuple[Floats, Floats]:
-        """The values held, sorted, and how many rows each stands for: [d, N] both."""
+        """The values that are left, sorted, and how many rows each stands for: [d, N] both."""
         parts, weights = [self.open[:, : self.used]], [np.ones(self.used)]
         for h, block in enumerate(self.blocks):
             if block is not None:

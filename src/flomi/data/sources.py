@@ -1,66 +1,73 @@
-"""Tables that need not fit in memory: Parquet (one file, a folder, a pattern) and .npy, read some rows at a time.
+"""Files as named columns that need not fit in memory: Parquet (a file, a folder, a pattern) and .npy, read some rows at a time.
 
-Batches have the same number of rows wherever files or row groups end, so what is computed from them does not depend on how
-the data was cut into files.
+Text files and .npz are in memory. Batches have the same number of rows wherever files or row groups end, so what is computed
+from them does not depend on how the data was cut into files.
 """
 
 from __future__ import annotations
 
 import bisect
 import glob
-import itertools
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flomi.data.columns import list_names
-from flomi.data.tables import Table, check_file, open_table
+from flomi.data.tables import Table, first_words
+from flomi.data.text import PACKED, read_text
+from flomi.support.names import nearest
 
-__all__ = ["ArrayFile", "Loaded", "ParquetFiles", "Source", "load", "open_source"]
+__all__ = ["Source", "open_source"]
 
-_READ_ROWS, _BUFFER = 16_384, 2**20  # of a Parquet file at a time: rows decoded, bytes read
+_READ_ROWS, _READ_NUMBERS, _BUFFER = 16_384, 2**22, 2**20  # at a time: rows and numbers decoded, bytes read
+
+
+_PARQUET, _PLAIN = (
+    "Parquet, it is damaged or another kind of file",
+    "it is damaged or does not hold plain numbers",
+)
 
 
 class Source(ABC):
     """Named columns of `rows` rows; `widths` are the values that a row of each column holds, 1 but for images and the like."""
 
-    name: str
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    rows: int
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
+    def __init__(self, name: str, files: Sequence[Path], names: Sequence[str], widths: Sequence[int]) -> None:
+        self.name, self.files, self.names, self.widths = name, tuple(files), tuple(names), tuple(widths)
+        self.rows = 0
+        self.notes: tuple[str, ...] = ()
 
     @abstractmethod
     def parts(self, positions: Sequence[int]) -> Iterator[list[np.ndarray]]:
-        """The chosen columns in order, in pieces of any length; values as the file has them."""
+        """The chosen columns in order, in pieces of any length, at least one; values as the file has them."""
 
     def batches(self, positions: Sequence[int], size: int) -> Iterator[list[np.ndarray]]:
         """The chosen columns in pieces of `size` rows; the last may be shorter."""
-        held: list[list[np.ndarray]] = []
+        pieces: list[list[np.ndarray]] = []
         count = 0
         for part in self.parts(positions):
             at = 0
             while at < len(part[0]):
                 stop = min(len(part[0]), at + size - count)
-                held.append([column[at:stop] for column in part])
+                pieces.append([column[at:stop] for column in part])
                 count, at = count + stop - at, stop
                 if count == size:
-                    yield _joined(held)
-                    held, count = [], 0
-        if held:
-            yield _joined(held)
+                    yield _joined(pieces)
+                    pieces, count = [], 0
+        if pieces:
+            yield _joined(pieces)
 
     def count(self, positions: Sequence[int]) -> int:
         """How many rows the chosen columns have; 0 where they differ, which only arrays of an .npz can."""
         return self.rows
 
-    def table_of(self, positions: Sequence[int]) -> Table:
+    def table(self, positions: Sequence[int]) -> Table:
         """The chosen columns in memory."""
         columns = _joined(list(self.parts(positions)))
         return Table(tuple(self.names[i] for i in positions), tuple(columns), self.notes, self.place)
@@ -75,58 +82,71 @@ class Source(ABC):
         return [[str(file.resolve()), seen.st_size, seen.st_mtime_ns] for file, seen in found]
 
 
-def _joined(held: list[list[np.ndarray]]) -> list[np.ndarray]:
-    if len(held) == 1:
-        return held[0]
-    return [np.concatenate(pieces) for pieces in zip(*held, strict=True)]
+def _joined(pieces: list[list[np.ndarray]]) -> list[np.ndarray]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
 
 
-class Loaded(Source):
-    """A table in memory, such as that of a text file."""
+class _Loaded(Source):
+    """A table in memory."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.table = open_table(path)
-        self.files = (Path(path).expanduser(),)
-        self.name, self.names, self.notes = self.files[0].name, self.table.names, self.table.notes
-        self.widths = tuple(math.prod(value.shape[1:]) for value in self.table.values)
-        self.rows = self.count(range(len(self.names)))
+    def __init__(self, file: Path, table: Table) -> None:
+        super().__init__(file.name, [file], table.names, [math.prod(v.shape[1:]) for v in table.values])
+        self.loaded, self.notes = table, table.notes
 
     def count(self, positions: Sequence[int]) -> int:
-        lengths = {len(self.table.values[i]) for i in positions}
+        lengths = {len(self.loaded.values[i]) for i in positions}
         return lengths.pop() if len(lengths) == 1 else 0
 
-    def table_of(self, positions: Sequence[int]) -> Table:
-        return self.table.take(positions)
-
     def parts(self, positions: Sequence[int]) -> Iterator[list[np.ndarray]]:
-        yield [self.table.values[i] for i in positions]
+        yield [self.loaded.values[i] for i in positions]
 
     def place(self, row: int) -> str:
-        return self.table.place(row)
+        return self.loaded.place(row)
 
 
-class ArrayFile(Source):
-    """A .npy file, mapped for as long as it takes to copy some rows, so that no more of it stays in memory."""
+def _archive(file: Path) -> Source:
+    """An .npz file, whose columns are its arrays."""
+    with _parsing(file, f".npz: {_PLAIN}"), file.open("rb") as handle:
+        content = np.load(handle, allow_pickle=False)
+        plain = isinstance(content, np.ndarray)
+        arrays = {} if plain else {name: content[name] for name in content.files}
+    if plain:
+        raise ValueError(f"{file} holds a .npy file; rename it to end in .npy")
+    arrays = {name: array for name, array in arrays.items() if array.ndim}
+    if not arrays:
+        raise ValueError(f"{file} holds no array with rows")
+    return _Loaded(file, Table(tuple(arrays), tuple(arrays.values())))
+
+
+class _Array(Source):
+    """A .npy file, mapped for as long as it takes to copy some rows, so that no more of it stays in memory.
+
+    The columns of a 2-D array are called "0", "1", ..., those of a structured one as its fields; any other array is one column.
+    """
 
     def __init__(self, file: Path) -> None:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.ndim == 0:
+        with _parsing(file, f".npy: {_PLAIN}"):
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{file} holds a .npz file; rename it to end in .npz")
+        if array.ndim == 0:
             raise ValueError(f"{file} holds no array with rows")
-        self.name, self.files, self.rows = file.name, (file,), len(array)
-        self.fields = array.dtype.names
-        self.flat = array.ndim == 2
+        self.fields, self.flat = array.dtype.names or (), array.ndim == 2 and not array.dtype.names
+        numbers = math.prod(array.shape[1:])
         if self.fields:
-            self.names = tuple(self.fields)
+            names, widths = self.fields, [numbers * math.prod(array.dtype[f].shape) for f in self.fields]
+        elif self.flat:
+            names, widths = tuple(map(str, range(numbers))), [1] * numbers
         else:
-            self.names = tuple(map(str, range(array.shape[1]))) if self.flat else (file.stem,)
-        parts = [array.dtype[field] for field in self.fields or ()]
-        if any(part.shape for part in parts):
-            raise ValueError(f"{file} has fields of more than one value")
-        self.widths = (1,) * len(self.names) if self.flat or self.fields else (math.prod(array.shape[1:]),)
-        self.step = max(1, min(_READ_ROWS, 2**22 // max(1, math.prod(array.shape[1:]))))
+            names, widths = (file.stem,), [numbers]
+        super().__init__(file.name, [file], names, widths)
+        self.rows = len(array)
+        self.step = max(1, min(_READ_ROWS, _READ_NUMBERS // max(1, numbers)))
 
     def parts(self, positions: Sequence[int]) -> Iterator[list[np.ndarray]]:
-        for start in range(0, self.rows, self.step):
+        for start in range(0, max(1, self.rows), self.step):
             array = np.load(self.files[0], mmap_mode="r", allow_pickle=False)
             rows = np.array(array[start : start + self.step])
             del array
@@ -136,32 +156,46 @@ class ArrayFile(Source):
                 yield [rows[:, i] for i in positions] if self.flat else [rows]
 
 
-class ParquetFiles(Source):
-    """One Parquet file or several with the same columns, read row group by row group, in the order of their names."""
+class _Parquet(Source):
+    """One Parquet file or several with the same columns, read some rows at a time, in the order of their names.
+
+    Columns are as pandas shows them: a named index first, none that has no name. Batches come from the reader of a file, since
+    the scanner of `pyarrow.dataset` decodes a row group at a time, which may be all of a file.
+    """
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
-        self.name, self.files = name, tuple(files)
-        opened = [_parquet(file) for file in self.files]
-        self.names = _columns(opened[0].schema_arrow)
-        self.widths = (1,) * len(self.names)
-        for file, parquet in zip(self.files, opened, strict=True):
-            lacking = [column for column in self.names if column not in parquet.schema_arrow.names]
+        self.starts, columns = [0], []
+        for file in files:
+            with _parsing(file, _PARQUET):
+                opened = _opened(file)
+                columns.append(_names(opened))
+                self.starts.append(self.starts[-1] + opened.metadata.num_rows)
+        super().__init__(name, files, columns[0], [1] * len(columns[0]))
+        self.rows = self.starts.pop()
+        seen: Counter[str] = Counter()
+        self.repeats = []  # of each column: how many of its name come before
+        for column in self.names:
+            self.repeats.append(seen[column])
+            seen[column] += 1
+        for file, found in zip(self.files, columns, strict=True):
+            lacking = list(Counter(self.names) - Counter(found))
             if lacking:
                 raise ValueError(
                     f"{file} has no column {list_names(lacking)}, which {self.files[0].name} has; all files of a folder "
                     "need the same columns"
                 )
-        ends = itertools.accumulate(parquet.metadata.num_rows for parquet in opened)
-        self.starts = [0, *ends]
-        self.rows = self.starts.pop()
 
     def parts(self, positions: Sequence[int]) -> Iterator[list[np.ndarray]]:
         names = [self.names[i] for i in positions]
         if not self.rows:
             yield [np.empty(0) for _ in names]
         for file in self.files:
-            for batch in _parquet(file).iter_batches(_READ_ROWS, columns=names, use_threads=False):
-                yield [batch.column(batch.schema.get_field_index(n)).to_pandas().to_numpy() for n in names]
+            with _parsing(file, _PARQUET):
+                for batch in _opened(file).iter_batches(_READ_ROWS, columns=names, use_threads=False):
+                    places = (
+                        batch.schema.get_all_field_indices(self.names[i])[self.repeats[i]] for i in positions
+                    )
+                    yield [batch.column(at).to_pandas().to_numpy() for at in places]
 
     def place(self, row: int) -> str:
         if len(self.files) == 1:
@@ -170,53 +204,70 @@ class ParquetFiles(Source):
         return f"row {row - self.starts[k]} of {self.files[k].name}"
 
 
-def _parquet(file: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
+def _opened(file: Path) -> Any:
+    import pyarrow.parquet as pq
 
-        return pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
-    except Exception:
-        open_table(file)  # which knows what to say of it
-        raise
+    return pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
 
 
-def _columns(schema: Any) -> tuple[str, ...]:
-    """As pandas shows them: a named index first, none that has no name."""
-    index = [
-        column
-        for column in (schema.pandas_metadata or {}).get("index_columns", ())
-        if isinstance(column, str)
-    ]
+def _names(opened: Any) -> list[str]:
+    noted = (opened.schema_arrow.pandas_metadata or {}).get("index_columns", ())
+    index = [column for column in noted if isinstance(column, str)]
     named = [column for column in index if not column.startswith("__index_level_")]
-    return (*named, *(column for column in schema.names if column not in index))
+    return [*named, *(column for column in opened.schema_arrow.names if column not in index)]
+
+
+@contextmanager
+def _parsing(file: Path, what: str) -> Iterator[None]:
+    """Any error of a parser, which has classes of its own, as a ValueError of one line: the file is no `what`."""
+    try:
+        yield
+    except (PermissionError, MemoryError):
+        raise
+    except ImportError:
+        raise ValueError(
+            f"{file}: reading Parquet needs the package pyarrow; pip install 'flomi[data]', or save as CSV"
+        ) from None
+    except Exception as error:
+        why = first_words(error)
+        if "allow_pickle" in why or "Python objects" in why:
+            why = "Python objects are not loaded, for safety"
+        raise ValueError(f"{file} cannot be read as {what} ({why})") from None
+
+
+_KINDS: dict[str, Callable[[Path], Source]] = {
+    ".csv": lambda file: _Loaded(file, read_text(file, ",")),
+    ".tsv": lambda file: _Loaded(file, read_text(file, "\t")),
+    ".parquet": lambda file: _Parquet(file.name, [file]),
+    ".npy": _Array,
+    ".npz": _archive,
+}
+_READABLE = f"{', '.join(_KINDS)}, and .csv or .tsv packed as {', '.join(PACKED)}"
+_UNPACK = "unpack it first"
+_SAVE = "save the sheet as CSV"
+_HINTS = {
+    ".xlsx": _SAVE,
+    ".xls": _SAVE,
+    ".txt": "rename it to .csv or .tsv",
+    ".zip": _UNPACK,
+    ".zst": _UNPACK,
+}
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
-    """The columns of anything that `tables.open_table` reads, of a folder of .parquet files, or of files of a pattern.
+    """The columns of a CSV or TSV (also packed), Parquet, .npy or .npz file, of a folder of Parquet files or a pattern of them.
 
     A folder is searched to its bottom; names that start with "_" or "." are left out, as the tools that write such folders
-    mean them to be. Raises ValueError or FileNotFoundError with one line that says what is wrong.
+    mean them to be. Nothing is unpickled. Raises ValueError or FileNotFoundError with one line that says what is wrong.
     """
-    several = _several(path)
-    if several:
-        return ParquetFiles(Path(path).name, several)
-    file = check_file(path)
-    if file.suffix.lower() == ".parquet":
-        return ParquetFiles(file.name, (file,))
-    if file.suffix.lower() == ".npy":
-        try:
-            return ArrayFile(file)
-        except Exception:
-            return Loaded(file)  # which knows what to say of it
-    return Loaded(file)
-
-
-def load(path: str | os.PathLike[str]) -> Table:
-    """All columns of `open_source` in memory."""
-    if not _several(path):
-        return open_table(path)
-    source = open_source(path)
-    return source.table_of(range(len(source.names)))
+    try:
+        several = _several(path)
+        if several:
+            return _Parquet(Path(path).name, several)
+        file = _checked(path)
+        return _KINDS[_suffix(file)](file)
+    except PermissionError:
+        raise ValueError(f"{path} may not be read; check the permissions of the file") from None
 
 
 def _several(path: str | os.PathLike[str]) -> list[Path]:
@@ -229,3 +280,34 @@ def _several(path: str | os.PathLike[str]) -> list[Path]:
     if folder.suffix == ".parquet" and glob.has_magic(text) and not folder.exists():
         return [Path(found) for found in sorted(glob.glob(text))]
     return []
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that may be read, or an error that says what is wrong with it."""
+    text = os.fspath(path)
+    if "://" in text:
+        raise ValueError(f"{text} is a web address; download the file and give its path")
+    file = Path(text).expanduser()
+    if file.is_dir():
+        raise ValueError(f"{text} is a folder that holds no .parquet file; name one file ({_READABLE})")
+    if not file.exists():
+        beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        stems = {name.casefold().split(".")[0]: name for name in beside}  # a shared ending is no likeness
+        close = nearest(file.name.split(".")[0], stems)
+        hint = (
+            f"did you mean {file.parent / stems[close[0]]}?" if close else "check the spelling and the folder"
+        )
+        raise FileNotFoundError(f"there is no file {text}; {hint}")
+    if _suffix(file) not in _KINDS:
+        hint = _HINTS.get(file.suffix.lower(), "convert it to one of them")
+        raise ValueError(f"{text}: the ending {file.suffix or '(none)'} is not one of {_READABLE}; {hint}")
+    if file.stat().st_size == 0:
+        raise ValueError(f"{text} is empty")
+    return file
+
+
+def _suffix(file: Path) -> str:
+    """The ending that says what kind of file it is: ".csv" for "t.csv" and "t.csv.gz"."""
+    inner = Path(file.stem).suffix.lower()
+    packed = file.suffix.lower() in PACKED and inner in (".csv", ".tsv")
+    return inner if packed else file.suffix.lower()
