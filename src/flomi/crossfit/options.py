@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
 import platform
@@ -159,6 +160,15 @@ class Plan:
             },
             "threads": torch.get_num_threads(),
         }
+        config["changed"] = _changed(config, effort, options)
+        config["own"] = [
+            name
+            for name, known in (
+                ("critic", isinstance(critic, str)),
+                ("bound", bounds.BOUNDS.get(bound.name) is bound),
+            )
+            if not known
+        ]
         pairs = given["eval_pairs"] or effort.pairs
         how = How(
             FitSettings(recipe, effort.ensemble, hidden, options.preprocess, options.device),
@@ -175,6 +185,17 @@ class Plan:
             None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),
             config,
         )
+
+
+def _changed(config: dict[str, Any], effort: Effort, options: MIEstimator) -> list[str]:
+    """Names of the options that differ from their defaults, effort and seed always; those that change no number never."""
+    defaults = {name: row.default for name, row in inspect.signature(type(options)).parameters.items()}
+    defaults |= {"n_folds": effort.folds, "hidden": list(effort.hidden), "effort": None, "seed": None}
+    return [
+        name
+        for name, default in defaults.items()
+        if name not in ("n_jobs", "progress") and config[name] is not None and config[name] != default
+    ]
 
 
 def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from flomi._version import __version__
 from flomi.bounds import Bound, Scores
 from flomi.parallel import one_thread
-from flomi.report.plots import BLUE, GREY, INK, ORANGE, STYLE
+from flomi.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from flomi.tasks import Task
 from flomi.training.loop import Model
 

@@ -18,7 +18,7 @@ import torch
 from flomi.applications.data import tables
 from flomi.applications.data.tables import People
 from flomi.applications.fairness import PENALTIES, FairModel, fit, judge, parity_gap
-from flomi.report.plots import GREY
+from flomi.report.style import GREY
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, streams
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from flomi.tasks import base
-from flomi.tasks import transforms as tf
+import flomi.tasks.base as base
+import flomi.tasks.transforms as tf
 from flomi.tasks.core import Array, Task, Transform
 
 __all__ = ["SUITES", "get", "suite"]
