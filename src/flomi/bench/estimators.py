@@ -6,7 +6,6 @@ or a mapping with the names of `Answer` instead.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 import os
@@ -18,6 +17,7 @@ from functools import partial
 from typing import Any, Literal
 
 from flomi.bench.baselines import Answer, Array, gaussian, histogram, kde, ksg
+from flomi.support.names import suggestion
 
 __all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
 
@@ -96,9 +96,9 @@ def resolve(name: str) -> Estimator:
         return Estimator(name, "your own", "own", partial(_own, _function(name)))
     known = catalogue()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"no estimator is called {name!r}; {hint} (or module:function for one of your own)")
+        raise ValueError(
+            f"no estimator is called {name!r}; {suggestion(name, known)} (or module:function for one of your own)"
+        )
     return known[name]
 
 

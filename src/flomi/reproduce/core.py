@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 import time
 import zlib
@@ -26,6 +25,7 @@ from flomi._version import __version__
 from flomi.bounds import Bound, Scores
 from flomi.parallel import one_thread
 from flomi.report.style import BLUE, GREY, INK, ORANGE, STYLE
+from flomi.support.files import write_whole
 from flomi.tasks import Task
 from flomi.training.loop import Model
 
@@ -280,7 +280,7 @@ def write(experiment: Experiment, table: pd.DataFrame, folder: Path, about: Mapp
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
             figure.savefig(path(suffix), dpi=100, metadata=metadata)
             written.append(path(suffix))
-    path(".json").write_text(json.dumps({**about, **_versions()}, indent=2) + "\n", encoding="utf-8")
+    write_whole(path(".json"), json.dumps({**about, **_versions()}, indent=2) + "\n")
     return [*written, path(".json")]
 
 
@@ -306,10 +306,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:
-    """All or nothing: a run that is killed here leaves no half table."""
-    draft = path.with_name(path.name + ".part")
-    table.to_csv(draft, index=False, float_format="%.6g", lineterminator="\n")
-    os.replace(draft, path)
+    write_whole(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def _versions() -> dict[str, str]:
