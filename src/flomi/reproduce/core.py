@@ -49,6 +49,7 @@ __all__ = [
     "is_complete",
     "learn",
     "model_of",
+    "only",
     "panels",
     "read",
     "records",
@@ -229,6 +230,13 @@ def colour(name: str) -> str:
 def truth_line(ax: Axes, x: Any, y: Any, label: str = "truth") -> None:
     """The true MI, drawn alike everywhere."""
     ax.plot(x, y, color=INK, lw=1.4, ls=(0, (4, 2)), label=label, zorder=4)
+
+
+def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
 
 
 def records(table: pd.DataFrame) -> list[Any]:
