@@ -13,6 +13,7 @@ from flomi import bench, tasks
 from flomi.bench import baselines, estimators, variational
 from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bounds import BOUNDS
+from flomi.critics import CRITICS
 
 NORMAL = tasks.get("1v1-normal-0.75")
 ROWS = NORMAL.sample(2000, seed=0)
@@ -137,6 +138,14 @@ def test_the_catalogue_has_every_bound_and_the_groups():
     assert {row.group for row in known.values()} == set(estimators.GROUPS)
 
 
+def test_a_critic_is_an_estimator_by_name():
+    known = bench.catalogue()
+    assert estimators.expand(["critics"]) == [f"critic:{k.name}" for k in CRITICS.values() if k.build is None]
+    assert abs(known["critic:gaussian"].run(*NORMAL.sample(300, seed=0), 0).estimate - NORMAL.mi) < 0.2
+    with pytest.raises(NotApplicable, match="one column each"):
+        known["critic:local"].run(*tasks.get("independence-20-20").sample(300, seed=0), 0)
+
+
 def test_auto_reports_what_flomi_reports():
     r = bench.resolve("auto-fast").run(*NORMAL.sample(300, seed=0), 0)
     assert r.lower_bound <= r.estimate and r.verdict in ("ok", "caution", "unreliable")
@@ -146,6 +155,7 @@ def test_auto_reports_what_flomi_reports():
 @pytest.mark.parametrize(("name", "message"), [
     ("infonc", "did you mean infonce"),
     ("zzz", "module:function"),
+    ("critic:gausian", "did you mean critic:gaussian"),
     ("no_such_module:f", "can't be imported"),
     ("math:nothing", "has no 'nothing'"),
     ("math:pi", "is no function"),

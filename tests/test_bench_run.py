@@ -17,6 +17,7 @@ from flomi.bench import results, runner
 from flomi.bench.results import COLUMNS, HEADER, Key, read
 from flomi.cli import bench as cli_bench
 from flomi.cli import outputs
+from flomi.critics.table import CRITICS, CriticKind
 
 OWN = """
 import os, time
@@ -211,6 +212,14 @@ def test_rows_of_another_version_are_told(here: Path, capsys: pytest.CaptureFixt
         == f"of the cells in bench.csv, 1 by flomi 0.0.1 (this is {flomi.__version__}), not run again; another --out runs all\n"
     )
     assert bench.run("independence", ["gaussian"], sizes=[30], seeds=[1]).versions == {}
+
+
+def test_a_critic_that_was_added_runs_by_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CRITICS, "mine", CriticKind("mine", "says nothing", fit=CRITICS["null"].fit))
+    assert run("run", "independence", "--estimator", "critic:mine", "--sizes", "300", "--quiet") == 0
+    rows = read(here / "bench.csv")
+    assert [row["estimator"] for row in rows] == ["critic:mine"] * 3
+    assert all(float(row["estimate"]) == 0 for row in rows)
 
 
 @pytest.mark.parametrize(

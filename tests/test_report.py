@@ -19,7 +19,7 @@ pytest.importorskip("jinja2")
 from matplotlib.figure import Figure
 
 import flomi
-from flomi import report
+from flomi.report import page as report
 from flomi.report import plots as panels
 from flomi.result import MIEstimate
 
@@ -83,6 +83,8 @@ def a_result(n: int = 400, **changes: Any) -> MIEstimate:
             "units": "nats",
             "n_folds": 5,
             "negatives_a_row": [79, 80],
+            "changed": ["effort", "seed"],
+            "own": [],
         },
     )
     return replace(result, **changes)
@@ -282,7 +284,7 @@ def test_text_from_the_data_stays_text(tmp_path: Path) -> None:
         mi_method=ATTACK,
         critic=ATTACK,
         candidates={ATTACK: {"bound": 0.4, "stderr": 0.01, "folds_won": 5, "seconds": 1.0}},
-        config=a_result().config | {"critic": ATTACK, "bound": ATTACK},
+        config=a_result().config | {"critic": ATTACK, "bound": ATTACK, "changed": ["critic", "bound"]},
         dim_x=1,
         dim_y=1,
     )
@@ -347,15 +349,17 @@ def test_page_shows_the_command_and_the_facts_that_were_given(tmp_path: Path) ->
     [
         ({"bound": "nwj", "units": "bits"}, "bound='nwj'", "--bound nwj"),
         ({"n_folds": 3, "device": "cuda"}, "n_folds=3", "--folds 3"),
-        ({"critic": "MyCritic"}, "critic=MyCritic,", None),
+        ({"critic": "MyCritic", "own": ["critic"]}, "critic=MyCritic,", None),
+        ({"critic": ["gaussian", "local"]}, "critic=['gaussian', 'local'],", "--critic gaussian,local"),
         ({"lr": 0.01}, "lr=0.01", None),
-        ({"hidden": [64, 64], "n_jobs": 4}, "(x, y, effort='standard', seed=7)", "--seed 7"),
+        ({}, "(x, y, effort='standard', seed=7)", "--seed 7"),
     ],
 )
 def test_only_what_the_command_line_can_say_is_said_there(
     options: dict[str, Any], python: str, command: str | None
 ) -> None:
-    config = a_result().config | options
+    changed = [*(name for name in options if name != "own"), "effort", "seed"]
+    config = a_result().config | {"changed": changed} | options
     assert python in report._python(config)
     assert report._command(config) == "" if command is None else command in report._command(config)
 

@@ -450,7 +450,7 @@ def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["bias-varianc"], "no experiment is called 'bias-varianc'; did you mean bias-variance?"),
-        (["zzz"], "no experiment is called 'zzz'; flomi reproduce list shows them"),
+        (["zzz"], "no experiment is called 'zzz'; there are bound-vs-truth, landscape"),
         ([], "Missing argument 'NAME'"),
         (["depth", "--quik"], "there is no option --quik; did you mean --quick?"),
         (["depth", "--seed", "-1"], "--seed is -1; it must be from 0"),

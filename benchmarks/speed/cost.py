@@ -26,7 +26,7 @@ from common import Row, gaussian, parser, record
 
 import flomi
 from flomi import bounds, critics
-from flomi.report.plots import BLUE, GREY, STYLE
+from flomi.report.style import BLUE, GREY, STYLE
 from flomi.scores import score
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"

@@ -317,10 +317,12 @@ class Bound:
     `value` is the number reported, `objective` what training maximises (None: the value itself), both [n] per row.
     `side` says where the population value lies relative to I at any critic: "lower", "upper" (with the exact conditional
     density), or "none". `pmi` reads the pointwise MI of the positives out of the scores. `needs` names what the scores
-    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal", "known marginal" (p(y) itself, not a fit). `cap`
-    gives the largest value that m negatives allow, where there is one. `criterion` is what early stopping watches on
-    validation rows, where the objective can't be (it is constant, or has state). `state`, where not None, makes a module whose
-    method `objective(scores)` replaces `objective`.
+    must carry: "neg", "u", "baseline", "density" (g is log q(y|x)), "marginal". `cap` gives the largest value that m
+    negatives allow, where there is one. `criterion` is what early stopping watches on validation rows, where the
+    objective can't be (it is constant, or has state). `state`, where not None, makes a module whose method
+    `objective(scores)` replaces `objective`. `replaces` says that the positive takes the place of one of the m negatives, so
+    that there are K = m candidates (else m + 1), and every row must have equally many; `known_marginal` that `marginal` must be
+    the true log p(y), which only the user can give.
     """
 
     name: str
@@ -333,6 +335,8 @@ class Bound:
     cap: Callable[[int], float] | None = None
     criterion: Value | None = None
     state: Callable[[], RunningNormaliser] | None = None
+    replaces: bool = False
+    known_marginal: bool = False
     reference: str = ""
 
     def maximise(self, s: Scores, state: RunningNormaliser | None = None) -> Tensor:
@@ -373,7 +377,7 @@ _ROWS = (
           reference="van den Oord et al. 2018, arXiv:1807.03748"),
     Bound("i-alpha", i_alpha, side="lower", pmi=_pmi_drift, needs=_neg("baseline"),
           optimum=f"{_DRIFT}, a = log Z, as m grows (at any m only for alpha 0 and 1)",
-          cap=lambda m: 1 + math.log(m / 0.5), reference="Poole et al. 2019, arXiv:1905.06922 (alpha = 0.5)"),
+          cap=lambda m: 1 + math.log(m / 0.5), replaces=True, reference="Poole et al. 2019, arXiv:1905.06922 (alpha = 0.5)"),
     Bound("js", nwj, js_objective, side="lower", pmi=_pmi_g, optimum=_PMI,
           reference="Hjelm et al. 2019, arXiv:1808.06670; Poole et al. 2019"),
     Bound("smile", smile, js_objective, side="none", pmi=_pmi_g, optimum=_PMI,
@@ -393,13 +397,13 @@ _ROWS = (
           reference="Letizia et al. 2024, f-DIME, arXiv:2305.20025"),
     Bound("hd-dime", plug_in, hd_objective, side="none", pmi=_pmi_g, optimum=_PMI,
           reference="Letizia et al. 2024, f-DIME, arXiv:2305.20025"),
-    Bound("anchor", plug_in, anchor_objective, side="none", pmi=_pmi_g, optimum=_PMI,
+    Bound("anchor", plug_in, anchor_objective, side="none", pmi=_pmi_g, optimum=_PMI, replaces=True,
           reference="Ryu et al. 2025, arXiv:2510.25983 (nu = 1)"),
     Bound("club", club, likelihood, side="upper", pmi=l1out, needs=_neg("density"), optimum=_EXACT_Q,
           reference="Cheng et al. 2020, arXiv:2006.12013"),
     Bound("l1out", l1out, likelihood, side="upper", pmi=l1out,
           needs=_neg("density"), optimum=_EXACT_Q, reference="Poole et al. 2019, arXiv:1905.06922"),
-    Bound("ba", ba, lambda s: s.pos, side="lower", pmi=ba, needs=_DENSITY | {"marginal", "known marginal"}, optimum=_EXACT_Q,
+    Bound("ba", ba, lambda s: s.pos, side="lower", pmi=ba, needs=_DENSITY | {"marginal"}, optimum=_EXACT_Q, known_marginal=True,
           reference="Barber and Agakov 2003; p(y) must be known"),
     Bound("doe", doe, likelihood, side="none", pmi=doe, needs=_DENSITY | {"marginal"},
           optimum=f"{_EXACT_Q}, q(y) = p(y)", reference="McAllester and Stratos 2020, arXiv:1811.04251"),

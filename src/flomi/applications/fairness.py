@@ -183,8 +183,9 @@ class FERMI(nn.Module):
         return value
 
 
+LEAKS = ("flo", "fdv", "infonce", "nwj", "tuba")  # bounds of which there is a penalty
 PENALTIES: Mapping[str, Callable[[int], nn.Module]] = {
-    **{name: partial(LeakPenalty, bound=name) for name in ("flo", "fdv", "infonce", "nwj", "tuba")},
+    **{name: partial(LeakPenalty, bound=name) for name in LEAKS},
     "adversarial": Adversary,
     "fermi": FERMI,
 }

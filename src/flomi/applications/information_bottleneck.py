@@ -106,9 +106,10 @@ class LeakPenalty(nn.Module):
         return value if value > 0 else torch.zeros_like(value)
 
 
+LEAKS = ("flo", "infonce")  # bounds of which there is a penalty
 PENALTIES: Mapping[str, Callable[[int, int], nn.Module]] = {
     "kl": KLPenalty,
-    **{name: partial(LeakPenalty, bound=name) for name in ("flo", "infonce")},
+    **{name: partial(LeakPenalty, bound=name) for name in LEAKS},
 }
 
 

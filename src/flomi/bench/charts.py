@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flomi.bench.summary import BOUND, PLUG_IN, Frame, ranked
-from flomi.report.plots import BLUE, GREY, INK, ORANGE
+from flomi.report.style import BLUE, GREY, INK, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

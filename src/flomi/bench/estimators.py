@@ -1,4 +1,4 @@
-"""Estimators by name: flomi itself, the classical baselines, every bound in `BOUNDS`, and functions of one's own.
+"""Estimators by name: flomi itself, each of its critics, classical baselines, every bound in `BOUNDS`, functions of one's own.
 
 An estimator takes (x, y, seed) and returns an `Answer`; one of one's own is named `module:function` and may return a number
 or a mapping with the names of `Answer` instead.
@@ -6,7 +6,6 @@ or a mapping with the names of `Answer` instead.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 import os
@@ -17,11 +16,12 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
-from flomi.bench.baselines import Answer, Array, gaussian, histogram, kde, ksg
+from flomi.bench.baselines import Answer, Array, NotApplicable, gaussian, histogram, kde, ksg
+from flomi.support.names import suggestion
 
 __all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
 
-GROUPS = ("flomi", "baselines", "bounds")
+GROUPS = ("flomi", "critics", "baselines", "bounds")
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,27 @@ class Estimator:
 
     name: str
     about: str
-    group: Literal["flomi", "baselines", "bounds", "own"]
+    group: Literal["flomi", "critics", "baselines", "bounds", "own"]
     run: Callable[..., Answer]
     needs_py: bool = False
 
 
 def catalogue() -> dict[str, Estimator]:
-    """All estimators that have a name of their own, in the order in which they are shown.
+    """All estimators that have a name of their own, in the order in which they are shown; the tables are read anew each time.
+
+    Of `CRITICS` these are the rows that `flomi.estimate` can use as they are: all but the networks that a bound trains, which
+    the bounds' own estimators show.
 
     >>> list(catalogue())[:4]
     ['auto', 'auto-fast', 'gaussian', 'ksg-3']
     """
     from flomi.bench.variational import variational
     from flomi.bounds import BOUNDS
+    from flomi.critics import CRITICS
 
     sides = {"lower": "lower bound", "upper": "upper bound", "none": "no bound"}
     rows = [
-        Estimator("auto", "flomi.estimate at its defaults", "flomi", partial(_flomi, effort="standard")),
+        Estimator("auto", "flomi.estimate at its defaults", "flomi", _flomi),
         Estimator("auto-fast", 'flomi.estimate with effort="fast"', "flomi", partial(_flomi, effort="fast")),
         Estimator("gaussian", "canonical correlations, as if the data were Gaussian", "baselines", gaussian),
         *(
@@ -61,9 +65,19 @@ def catalogue() -> dict[str, Estimator]:
                 f"{sides[bound.side]}; {bound.reference}",
                 "bounds",
                 partial(variational, bound=bound.name),
-                needs_py=bound.name == "ba",
+                needs_py=bound.known_marginal,
             )
             for bound in BOUNDS.values()
+        ),
+        *(
+            Estimator(
+                f"critic:{kind.name}",
+                f"flomi.estimate with this critic alone: {kind.about}",
+                "critics",
+                partial(_critic, critic=kind.name),
+            )
+            for kind in CRITICS.values()
+            if kind.build is None
         ),
     ]
     return {row.name: row for row in rows}
@@ -92,14 +106,14 @@ def resolve(name: str) -> Estimator:
 
     Raises ValueError for an unknown name, a module that can't be imported, or a function that is not there.
     """
-    if ":" in name:
-        return Estimator(name, "your own", "own", partial(_own, _function(name)))
     known = catalogue()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"no estimator is called {name!r}; {hint} (or module:function for one of your own)")
-    return known[name]
+    if name in known:
+        return known[name]
+    if ":" not in name or name.startswith("critic:"):
+        raise ValueError(
+            f"no estimator is called {name!r}; {suggestion(name, known)} (or module:function for one of your own)"
+        )
+    return Estimator(name, "your own", "own", partial(_own, _function(name)))
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -167,10 +181,17 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _flomi(x: Array, y: Array, seed: int, effort: str) -> Answer:
+def _flomi(x: Array, y: Array, seed: int, **options: Any) -> Answer:
     from flomi.estimator import estimate
 
-    r = estimate(x, y, effort=effort, seed=seed)
+    r = estimate(x, y, seed=seed, **options)
     more = {"bound": r.bound, "plug_in": r.plug_in, "lower_bound": r.lower_bound}
     known = {name: value for name, value in more.items() if math.isfinite(value)}
     return Answer(r.mi, r.stderr, *r.ci, **known, verdict=r.verdict)
+
+
+def _critic(x: Array, y: Array, seed: int, critic: str) -> Answer:
+    try:
+        return _flomi(x, y, seed, critic=critic)
+    except ValueError as error:  # such as a critic of one column against one, for more
+        raise NotApplicable(str(error)) from None

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from flomi.bench import charts, summary
+import flomi.bench.charts as charts
+import flomi.bench.summary as summary
 from flomi.bench.results import FAILED, SKIPPED
 from flomi.bench.summary import Frame
-from flomi.report import webpage
+from flomi.report.webpage import inline_svg, need, render, save
 
 __all__ = ["write_page"]
 
@@ -23,8 +24,8 @@ def write_page(table: Frame, path: str | Path) -> Path:
     The file appears whole or not at all, and the same table gives the same bytes. Raises ImportError without matplotlib or
     jinja2, and ValueError where `path` can't be written.
     """
-    webpage.need("matplotlib", "jinja2")
-    return webpage.save(lambda: _page(table), path)
+    need("matplotlib", "jinja2")
+    return save(lambda: _page(table), path)
 
 
 def _page(table: Frame) -> str:
@@ -32,7 +33,7 @@ def _page(table: Frame) -> str:
     suites = (
         [_suite(str(name), rows, table, found) for name, rows in board.groupby("suite")] if len(board) else []
     )
-    return webpage.render(
+    return render(
         "bench.html.j2",
         suites=suites,
         checks=_checks(table),
@@ -82,9 +83,7 @@ def _suite(name: str, rows: Frame, table: Frame, found: Frame) -> dict[str, Any]
         "sizes": sizes,
         "lines": lines,
         "best": best,
-        "figures": [
-            webpage.inline_svg(draw, rows, f"{name}-{kind}", (WIDTH, tall)) for kind, draw, tall in plans
-        ],
+        "figures": [inline_svg(draw, rows, f"{name}-{kind}", (WIDTH, tall)) for kind, draw, tall in plans],
         "by_task": [_errors_by_task(summary.errors_of(found, rows, name, n), n) for n in sizes],
         "gaps": _gaps(cells),
     }

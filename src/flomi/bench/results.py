@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from flomi.support.files import write_whole
+
 __all__ = ["COLUMNS", "FAILED", "SKIPPED", "Key", "Results", "read"]
 
 COLUMNS = (
@@ -53,13 +55,7 @@ class Results:
 
     def finish(self) -> None:
         """Put the file in canonical order: the same rows give the same file, in whatever order they came."""
-        part = self.path.with_name(f".{self.path.name}.part")
-        ordered = [_line(self.rows[key]) for key in sorted(self.rows)]
-        with open(part, "wb") as file:
-            file.write((HEADER + "".join(ordered)).encode())
-            file.flush()
-            os.fsync(file.fileno())  # before it takes the place of rows that are on the disk
-        os.replace(part, self.path)
+        write_whole(self.path, HEADER + "".join(_line(self.rows[key]) for key in sorted(self.rows)))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import time
@@ -20,6 +19,7 @@ from flomi.bench.baselines import Answer, NotApplicable
 from flomi.bench.estimators import expand, resolve
 from flomi.bench.results import FAILED, SKIPPED, Key, opened
 from flomi.parallel import one_thread
+from flomi.support.names import suggestion
 from flomi.tasks import SUITES, Task, consistency, suite
 
 __all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
@@ -61,9 +61,7 @@ def tasks_of(name: str) -> tuple[Task | consistency.Pairing, ...]:
     if name in CONSISTENCY:
         return _pairings(CONSISTENCY[name])
     if name not in SUITES:
-        near = difflib.get_close_matches(name, names_of_suites(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names_of_suites())}"
-        raise ValueError(f"no suite is called {name!r}; {hint}")
+        raise ValueError(f"no suite is called {name!r}; {suggestion(name, names_of_suites())}")
     return suite(name)
 
 

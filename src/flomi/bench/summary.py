@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -52,6 +53,8 @@ def from_accuracy(frame: Frame) -> Frame:
     `flomi.estimate` at its defaults is "auto"; another effort is "auto-fast", "auto-thorough"; another critic, by its name,
     "critic-network".
     """
+    from flomi.estimator import estimate
+
     new = frame.rename(
         columns={
             "truth": "true_mi",
@@ -61,8 +64,9 @@ def from_accuracy(frame: Frame) -> Frame:
             "versions": "version",
         }
     )
-    effort = frame["effort"].map(lambda name: "" if name == "standard" else f"-{name}")
-    critic = frame["critic_asked"].map(lambda name: "auto" if name == "auto" else f"critic-{name}")
+    default = {name: option.default for name, option in inspect.signature(estimate).parameters.items()}
+    effort = frame["effort"].map(lambda name: "" if name == default["effort"] else f"-{name}")
+    critic = frame["critic_asked"].map(lambda name: name if name == default["critic"] else f"critic-{name}")
     new["estimator"], new["peak_mb"], new["note"] = critic + effort, None, ""
     new["version"] = new["version"].str.extract(r"flomi ([^,]+)")[0]
     return new[list(COLUMNS)]

@@ -54,8 +54,8 @@ def variational(
     """
     row = BOUNDS[bound]
     density = "density" in row.needs
-    if bound == "ba" and log_py is None:
-        raise NotApplicable("ba needs log p(y), which this task does not have in closed form")
+    if row.known_marginal and log_py is None:
+        raise NotApplicable(f"{bound} needs log p(y), which this task does not have in closed form")
     if len(x) < LEAST_ROWS:
         raise NotApplicable(f"{len(x)} rows are too few to train, stop and measure on; at least {LEAST_ROWS}")
 
@@ -65,7 +65,7 @@ def variational(
     parts = order.tensor_split(ends)
     rows_x, rows_y = (torch.from_numpy(np.ascontiguousarray(side)).double() for side in (x, y))
     # log p(y) is carried through an affine map by a constant, through normal scores it is not
-    kind_y = Standardize if bound == "ba" else RankNormal
+    kind_y = Standardize if row.known_marginal else RankNormal
     prepare_x, prepare_y = RankNormal.fit(rows_x[parts[0]]), kind_y.fit(rows_y[parts[0]])
     fit, stop, held = ((prepare_x(rows_x[p]).float(), prepare_y(rows_y[p]).float()) for p in parts)
 
@@ -74,7 +74,7 @@ def variational(
         build = CRITICS["density" if density else "joint"].build
         assert build is not None
         critic = build(x.shape[1], y.shape[1], HIDDEN)
-        if log_py is not None and bound == "ba":
+        if log_py is not None and row.known_marginal:
             critic.log_marginal = _log_marginal(log_py, prepare_y)  # type: ignore[arg-type, assignment]
         model = Model(critic, (x.shape[1],), row)
         fit_network(model, row, fit, stop, RECIPE, seed)

@@ -45,7 +45,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Estimators, separated by commas, or the option again: names and groups (baselines, bounds) as "
+            help="Estimators, separated by commas, or the option again: names and groups (baselines, bounds, critics) as "
             "`flomi bench list` shows them, or module:function for one of your own. auto-fast, baselines and bounds if left out.",
         ),
     ] = None,
@@ -132,10 +132,11 @@ def show(
     ] = None,
 ) -> None:
     """List suites and estimators, or the tasks of one suite."""
-    from flomi import bench as bench_module
+    from flomi.bench import catalogue, tasks_of
+    from flomi.bench.estimators import GROUPS
 
     if suite is not None:
-        tasks = bench_module.tasks_of(suite)
+        tasks = tasks_of(suite)
         width = max(len(task.name) for task in tasks)
         for task in tasks:
             mi = getattr(task, "mi", None)
@@ -147,8 +148,8 @@ def show(
     for name, about in _SUITES.items():
         typer.echo(f"  {name:<{width}}  {about}")
     typer.echo("")
-    typer.echo("Estimators (and the groups flomi, baselines, bounds):")
-    known = bench_module.catalogue()
+    typer.echo(f"Estimators (and the groups {', '.join(GROUPS)}):")
+    known = catalogue()
     width = max(map(len, known))
     for name, estimator in known.items():
         typer.echo(f"  {name:<{width}}  {estimator.about}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
-import math
 import os
 import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flomi.support.files import write_whole
+from flomi.support.jsonable import plain
 
 if TYPE_CHECKING:
     from flomi.data.pairs import Pairs
@@ -74,32 +77,25 @@ def check_writable(option: str, text: str | Path, folder: Path, file: Path | Non
 def write(
     what: str, path: Path, fitted: MIEstimator, result: MIEstimate, pairs: Pairs, *, command: str | None
 ) -> None:
-    """Write one of the files that `check` allowed, beside its place and then moved there: no half of one is left."""
+    """Write one of the files that `check` allowed; each appears whole or not at all."""
+    place = path.resolve()  # where a link points to
     if what == "save":
-        fitted.save(path)  # does so by itself
-        return
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        _write(what, part, result, pairs, command)
-        os.replace(part, path.resolve())
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write(what: str, path: Path, result: MIEstimate, pairs: Pairs, command: str | None) -> None:
-    if what == "report":
+        fitted.save(path)
+    elif what == "report":
         from flomi.data.columns import list_names
-        from flomi.report import page as report
+        from flomi.report import page
 
         about = {"file": pairs.source, "x": list_names(pairs.x_names), "y": list_names(pairs.y_names)}
         if pairs.notes:
             about["notes on the data"] = "; ".join(pairs.notes)
-        report.write(result, path, command=command, about=about)
+        page.write(result, place, command=command, about=about)
     elif what == "plot":
-        result.plot().savefig(path, dpi=150)
+        buffer = io.BytesIO()
+        result.plot().savefig(buffer, dpi=150, format=path.suffix[1:].lower())
+        write_whole(place, buffer.getvalue())
     else:
         lines = [f"{row},{value:.6g}" for row, value in zip(pairs.rows, result.pmi, strict=True)]
-        path.write_text("\n".join(["row,pmi", *lines]) + "\n", encoding="utf-8")
+        write_whole(place, "\n".join(["row,pmi", *lines]) + "\n")
 
 
 def as_dict(result: MIEstimate, pairs: Pairs) -> dict[str, Any]:
@@ -110,17 +106,7 @@ def as_dict(result: MIEstimate, pairs: Pairs) -> dict[str, Any]:
 
 def as_json(value: Any) -> str:
     """One line of JSON, which has no NaN or infinity: they become null."""
-    return json.dumps(_plain(value), ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(plain(value), ensure_ascii=False)
 
 
 def as_text(result: MIEstimate, pairs: Pairs) -> str:

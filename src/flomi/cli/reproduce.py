@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import textwrap
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flomi.cli.outputs import Interrupted, check_writable
+from flomi.support.names import suggestion
 
 if TYPE_CHECKING:
     from flomi.reproduce import Experiment, Finding
@@ -135,9 +135,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 46)
 
 def _one(name: str, experiments: dict[str, Experiment]) -> Experiment:
     if name not in experiments:
-        close = difflib.get_close_matches(name, [*experiments, "list", "all"], n=1)
-        hint = f"did you mean {close[0]}?" if close else "flomi reproduce list shows them"
-        raise ValueError(f"no experiment is called {name!r}; {hint}")
+        raise ValueError(
+            f"no experiment is called {name!r}; {suggestion(name, [*experiments, 'list', 'all'])}"
+        )
     return experiments[name]
 
 

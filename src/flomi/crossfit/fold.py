@@ -235,7 +235,9 @@ def _add_ensemble(
     if base is not None:
         mean = fitted.means[base]
     else:  # a base of its own
-        alone = dataclasses.replace(candidate, model=Model(cast(nn.Module, candidate.model.critic.base), (), None))
+        alone = dataclasses.replace(
+            candidate, model=Model(cast(nn.Module, candidate.model.critic.base), (), None)
+        )
         mean = float(work.evaluate(alone, work.split.validation, SETTINGS.validation_pairs)[0].values.mean())
     fitted.means[label] = mean + candidate.gain.validation
     beyond = fitted.means[label] - fitted.means[winner]

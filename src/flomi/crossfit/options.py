@@ -201,11 +201,11 @@ class Options:
             "effort": None,
             "seed": None,
         }
-        config["changed"] = {
-            name: config[name]
+        config["changed"] = [
+            name
             for name, default in usual.items()
             if name not in IDLE and config.get(name) is not None and config[name] != default
-        }
+        ]
         return cls(
             critics=critics, bound=bound, n_folds=n_folds, folds=folds,
             fit=FitSettings(network, effort.ensemble, hidden, given["preprocess"], given["device"]),
@@ -360,7 +360,7 @@ def _check_density(critic: str | nn.Module | None, bound: Bound) -> None:
         density = CRITICS[critic].density
     else:
         density = wanted if critic is None else hasattr(critic, "marginal")
-    if "known marginal" in bound.needs and (not own or getattr(critic, "log_marginal", True) is None):
+    if bound.known_marginal and (not own or getattr(critic, "log_marginal", True) is None):
         raise ValueError(
             f"bound={bound.name!r} needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, "
             "log_marginal=...), or use bound='doe', which fits p(y)"

@@ -366,7 +366,7 @@ class ContrastiveLoss(nn.Module):
         if labels is not None:
             if labels.shape != (n,):
                 raise ValueError(f"labels has shape {tuple(labels.shape)}: give one a row, ({n},)")
-            if self.bound.name in ("i-alpha", "anchor"):
+            if self.bound.replaces:
                 raise ValueError(
                     f"{type(self).__name__} needs equally many negatives for every row: leave out labels="
                 )

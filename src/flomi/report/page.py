@@ -6,7 +6,6 @@ the same panels as inline SVG into one HTML file that loads nothing from anywher
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -15,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flomi.report import plots as panels
-from flomi.report import webpage
-from flomi.report.plots import finite, number
+from flomi.report.plots import bound_title, curves, finite, histogram, number, numbers, scatter
+from flomi.report.style import STYLE
+from flomi.report.webpage import inline_svg, need, render, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +30,7 @@ __all__ = ["plot", "write"]
 FLAGS = {name: name for name in ("critic", "bound", "effort", "seed", "device")} | {"n_folds": "folds"}
 BADGES = {
     "ok": ("✓", "OK", "No check raised a doubt."),
+    "none found": ("○", "None found", "Nothing was seen; the interval says how much could be there."),
     "caution": ("!", "Caution", "Usable, but read the reasons first."),
     "unreliable": ("✕", "Unreliable", "Do not rely on this number; the reasons say why."),
 }
@@ -59,18 +59,18 @@ def plot(result: MIEstimate, axes: Sequence[Axes] | None = None) -> Figure:
         ImportError: matplotlib is not installed.
         ValueError: `axes` does not hold three Axes.
     """
-    webpage.need("matplotlib")
+    need("matplotlib")
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context(["default", panels.STYLE]):
+    with style.context(["default", STYLE]):
         if axes is None:
             figure = Figure(figsize=(11.4, 3.7))
             axes = list(figure.subplots(1, 3))
             figure.set_layout_engine("constrained", wspace=0.06)
         elif len(axes) != 3:
             raise ValueError(f"axes: three matplotlib Axes are needed, found {len(axes)}")
-        for draw, ax in zip((panels.curves, panels.histogram, panels.scatter), axes, strict=True):
+        for draw, ax in zip((curves, histogram, scatter), axes, strict=True):
             draw(ax, result)
     parent = axes[0].figure
     return parent if isinstance(parent, Figure) else parent.figure
@@ -100,11 +100,11 @@ def write(
         ImportError: matplotlib or jinja2 is not installed.
         ValueError: `path` is a folder, or lies in one that does not exist.
     """
-    return webpage.save(lambda: _page(result, command, about), path)
+    return save(lambda: _page(result, command, about), path)
 
 
 def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | None) -> str:
-    webpage.need("matplotlib", "jinja2")
+    need("matplotlib", "jinja2")
     units = (result.units, "bits" if result.units == "nats" else "nats")
     nats = math.log(2) if result.units == "bits" else 1.0
 
@@ -126,15 +126,15 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         "time": f"{result.seconds:.1f} s",
     }
     figures = {
-        name: webpage.inline_svg(draw, result, name, size)
+        name: inline_svg(draw, result, name, size)
         for name, draw, size in (
-            ("numbers", panels.numbers, (3.9, 2.3)),
-            ("curves", panels.curves, (3.5, 3.0)),
-            ("histogram", panels.histogram, (3.5, 3.0)),
-            ("scatter", panels.scatter, (3.5, 3.0)),
+            ("numbers", numbers, (3.9, 2.3)),
+            ("curves", curves, (3.5, 3.0)),
+            ("histogram", histogram, (3.5, 3.0)),
+            ("scatter", scatter, (3.5, 3.0)),
         )
     }
-    return webpage.render(
+    return render(
         "report.html.j2",
         r=result,
         names=[_side(result, 0), _side(result, 1)],
@@ -142,7 +142,7 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         measure=measure,
         number=number,
         finite=finite,
-        bound_title=panels.bound_title(result.bound_name),
+        bound_title=bound_title(result.bound_name),
         correlation=_correlation(result.mi * nats),
         correlations=[_correlation(end * nats) for end in result.ci],
         sides=SIDES,
@@ -175,46 +175,29 @@ def _correlation(nats: float) -> str | None:
     return f"{rho:.2f}" if rho < 0.985 else f"{rho:.4f}"
 
 
-def _choices(config: dict[str, Any]) -> dict[str, Any]:
-    """The options that differ from their defaults, and those that are always worth naming."""
-    import flomi
-    from flomi.crossfit.options import EFFORTS
-
-    effort = EFFORTS[config["effort"]]
-    defaults = {
-        name: option.default for name, option in inspect.signature(flomi.MIEstimator).parameters.items()
-    }
-    defaults |= {"n_folds": effort.folds, "hidden": list(effort.hidden), "effort": None, "seed": None}
-    idle = {"n_jobs", "progress"}  # they change no number
-    return {
-        name: config[name]
-        for name, default in defaults.items()
-        if name not in idle and config.get(name) is not None and config[name] != default
-    }
-
-
-def _own(choices: dict[str, Any]) -> list[str]:
-    """Which of critic and bound are the user's own, of which the result knows the name only."""
-    from flomi.bounds import BOUNDS
-    from flomi.critics import CRITICS
-
-    known = {"critic": {"auto", *CRITICS}, "bound": set(BOUNDS)}
-    return [name for name in known if name in choices and choices[name] not in known[name]]
+def _changed(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that differ from their defaults; of a result saved by an older version, effort and seed only."""
+    return {name: config[name] for name in config.get("changed", ("effort", "seed"))}
 
 
 def _python(config: dict[str, Any]) -> str:
-    choices = _choices(config)
-    own = _own(choices)
-    options = [f"{name}={value if name in own else repr(value)}" for name, value in choices.items()]
+    own = config.get("own", ())  # of which the result knows the name only
+    options = [f"{name}={value if name in own else repr(value)}" for name, value in _changed(config).items()]
     note = [f"# {' and '.join(own)}: your own, from your code"] if own else []
     call = f"r = flomi.estimate({', '.join(['x', 'y', *options])})"
     return "\n".join(["import flomi", *note, call, 'r.report("report.html")'])
 
 
 def _command(config: dict[str, Any]) -> str:
-    choices = _choices(config)
-    if _own(choices) or set(choices) - {*FLAGS, "units"}:
+    choices = _changed(config)
+    if config.get("own") or set(choices) - {*FLAGS, "units"}:
         return ""
-    flags = [f"--{FLAGS[name]} {shlex.quote(str(value))}" for name, value in choices.items() if name in FLAGS]
+    flags = [
+        f"--{FLAGS[name]} {shlex.quote(_word(value))}" for name, value in choices.items() if name in FLAGS
+    ]
     bits = ["--bits"] if choices.get("units") == "bits" else []
     return " ".join(["flomi estimate DATA --x COLUMNS --y COLUMNS", *flags, *bits, "--report report.html"])
+
+
+def _word(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)  # critics that compete

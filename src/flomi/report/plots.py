@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from flomi.report.style import BLUE, DIVERGING, GREY, INK, ORANGE
 from flomi.result import number as plain
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from flomi.result import MIEstimate
 
 __all__ = [
-    "STYLE",
     "bound_title",
     "candidates",
     "curves",
@@ -33,32 +33,6 @@ __all__ = [
 MAX_POINTS = 5_000  # of the scatter; more only makes a heavier file
 VECTOR_POINTS = 1_000  # above this the points are one embedded image
 Z95 = 1.959964
-INK, BLUE, ORANGE, GREY = "#1c2330", "#0072b2", "#d55e00", "#767d88"
-# Orange below 0, blue above: colour-blind eyes tell them apart, and grey is the middle on any background.
-DIVERGING = ("#a33c00", "#e58a45", "#cfd2d6", "#58a5d8", "#00508c")
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.linewidth": 0.8,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "text.color": INK,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.axisbelow": True,
-    "grid.color": GREY,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
-    "svg.hashsalt": "flomi",  # the same result gives the same bytes
-}
 
 
 def curves(ax: Axes, result: MIEstimate) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
-from flomi.report import plots as panels
+from flomi._version import __version__
+from flomi.report.style import STYLE
+from flomi.support.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,22 +31,13 @@ def save(make: Callable[[], str], path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"path: {target} is a folder; give the name of a file, such as report.html")
     if not target.parent.is_dir():
         raise ValueError(f"path: the folder {target.parent} does not exist; create it first")
-    page = make().encode("utf-8", errors="replace")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(page)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+    return write_whole(target, make().encode("utf-8", errors="replace"))
 
 
 def render(template: str, **values: Any) -> str:
     """A template of the folder `templates` as HTML, with the common style as `style` and the `version`; all text is escaped."""
     need("jinja2")
     import jinja2
-
-    from flomi._version import __version__
 
     def source(name: str) -> str:
         return resources.files("flomi").joinpath("templates", name).read_text("utf-8")
@@ -72,7 +65,7 @@ def inline_svg(
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with style.context(["default", panels.STYLE]), warnings.catch_warnings():
+    with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the reader's own font draws it
         figure = Figure(figsize=size, layout="constrained")
         ax = figure.subplots()

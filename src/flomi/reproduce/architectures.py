@@ -149,6 +149,20 @@ def compare_shared(table: pd.DataFrame) -> list[Finding]:
 # E7 ------------------------------------------------------------------------------------------------------------------
 
 
+def _joint(width: int, features: int) -> nn.Module:
+    return JointCritic(PAIRS, PAIRS, (width, width))
+
+
+def _bilinear(width: int, features: int) -> nn.Module:
+    return SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
+
+
+TIMED = (
+    ("joint", _joint, False),
+    ("bilinear", _bilinear, True),
+)  # name, critic, whether it takes all pairs of its batch
+
+
 def bilinear_speed(
     seed: int, *, rows: int, candidates: Sequence[int], width: int, features: int, repeats: int
 ) -> Iterator[Row]:
@@ -159,14 +173,10 @@ def bilinear_speed(
     """
     task = pairs(0.5)
     for k in candidates:
-        for name in ("joint", "bilinear"):
+        for name, kind, all_pairs in TIMED:
             rng, generator = streams(seed, "bilinear-speed", name, k)
-            batch = k if name == "bilinear" else BATCH
-            critic = (
-                SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
-                if name == "bilinear"
-                else JointCritic(PAIRS, PAIRS, (width, width))
-            )
+            batch = k if all_pairs else BATCH
+            critic = kind(width, features)
             optimiser = torch.optim.Adam(critic.parameters(), lr=1e-4, fused=True)
             source = fresh(task, rng)
 
@@ -177,10 +187,10 @@ def bilinear_speed(
                 source: Stream = source,
                 optimiser: torch.optim.Optimizer = optimiser,
                 generator: torch.Generator = generator,
-                bilinear: bool = name == "bilinear",
+                all_pairs: bool = all_pairs,
             ) -> None:
                 x, y = source(batch)
-                if bilinear:
+                if all_pairs:
                     value = FLO.value(score(critic, x, y, "all")).mean()  # type: ignore[arg-type]
                 else:
                     columns = _shuffles(batch, m, generator)
@@ -194,7 +204,7 @@ def bilinear_speed(
             with FlopCounterMode(display=False) as counter:
                 step()
             steps = rows / batch
-            slow = name == "joint" and k > 100  # seconds a step
+            slow = not all_pairs and k > 100  # seconds a step
             yield {
                 "critic": name,
                 "K": k,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from flomi import tasks
-from flomi.bounds import Bound, Scores
+from flomi.bounds import BOUNDS, Bound, Scores
 from flomi.reproduce.core import (
     COLOURS,
     Experiment,
@@ -136,10 +136,11 @@ def compare(table: pd.DataFrame) -> list[Finding]:
     for truth, part in table.groupby("truth"):
         for name, one in part.groupby("bound", sort=False):
             at = one.set_index("batch")
+            cap = BOUNDS[str(name)].cap
             findings.append(
                 Finding(
                     f"{name}, {truth:.0f} nats: B = {low} and {high}",
-                    f"at most log B: {math.log(low):.2f}, {math.log(high):.2f}" if name == "infonce" else "",
+                    f"at most {cap(low - 1):.2f}, {cap(high - 1):.2f}" if cap else "",
                     f"{at.value[low]:.2f} ± {at.spread_at_equal_pairs[low]:.2g}, "
                     f"{at.value[high]:.2f} ± {at.spread_at_equal_pairs[high]:.2g}",
                 )

@@ -25,6 +25,7 @@ from flomi.reproduce.core import (
     fresh,
     learn,
     model_of,
+    only,
     panels,
     read,
     records,
@@ -110,10 +111,10 @@ def draw_bound_vs_truth(table: pd.DataFrame) -> Figure:
     figure, (ax,) = panels(1, 1, 5.6, 4.2)
     rho = np.linspace(0, table.rho.max(), 300)
     truth_line(ax, rho, -0.5 * np.log1p(-(rho**2)))
-    flo = table[table.bound == "flo"]
+    flo = only(table, bound="flo")
     ax.errorbar(flo.rho, flo.value, 2 * flo.stderr, fmt="o", color=COLOURS["flo"], ms=5, zorder=5,
                 label="FLO, 1 negative")  # fmt: skip
-    others = table[table.bound == "infonce"]
+    others = only(table, bound="infonce")
     counts = sorted(others.K.unique())
     for i, k in enumerate(counts):
         part = others[others["K"] == k]
@@ -131,7 +132,7 @@ def draw_bound_vs_truth(table: pd.DataFrame) -> Figure:
 
 def compare_bound_vs_truth(table: pd.DataFrame) -> list[Finding]:
     """FLO's largest error on the grid, and InfoNCE at rho = 0.99."""
-    flo, top = table[table.bound == "flo"], table[table.rho == table.rho.max()]
+    flo, top = only(table, bound="flo"), table[table.rho == table.rho.max()]
     error = (flo.value - flo.truth).abs()
     last = flo.iloc[-1]
     return [
@@ -140,7 +141,7 @@ def compare_bound_vs_truth(table: pd.DataFrame) -> list[Finding]:
         *(
             Finding(f"InfoNCE, K = {row.K}, at rho = {row.rho:g} (cap {row.cap:.2f})",
                     f"{PAPER_INFONCE.get(int(row.K), math.nan):.2f}", f"{row.value:.2f}")
-            for row in records(top[top.bound == "infonce"])
+            for row in records(only(top, bound="infonce"))
         ),
     ]  # fmt: skip
 

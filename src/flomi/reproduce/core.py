@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 import time
 import zlib
@@ -25,7 +24,8 @@ from torch import Tensor
 from flomi._version import __version__
 from flomi.bounds import Bound, Scores
 from flomi.parallel import one_thread
-from flomi.report.plots import BLUE, GREY, INK, ORANGE, STYLE
+from flomi.report.style import BLUE, GREY, INK, ORANGE, STYLE
+from flomi.support.files import write_whole
 from flomi.tasks import Task
 from flomi.training.loop import cosine
 from flomi.training.model import Model
@@ -50,6 +50,7 @@ __all__ = [
     "is_complete",
     "learn",
     "model_of",
+    "only",
     "panels",
     "read",
     "records",
@@ -230,6 +231,13 @@ def truth_line(ax: Axes, x: Any, y: Any, label: str = "truth") -> None:
     ax.plot(x, y, color=INK, lw=1.4, ls=(0, (4, 2)), label=label, zorder=4)
 
 
+def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows of a table, with its columns as attributes."""
     return list(table.itertuples())
@@ -279,7 +287,7 @@ def write(experiment: Experiment, table: pd.DataFrame, folder: Path, about: Mapp
             metadata = {"Date": None} if suffix == ".svg" else {"Software": None}
             figure.savefig(path(suffix), dpi=100, metadata=metadata)
             written.append(path(suffix))
-    path(".json").write_text(json.dumps({**about, **_versions()}, indent=2) + "\n", encoding="utf-8")
+    write_whole(path(".json"), json.dumps({**about, **_versions()}, indent=2) + "\n")
     return [*written, path(".json")]
 
 
@@ -305,10 +313,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:
-    """All or nothing: a run that is killed here leaves no half table."""
-    draft = path.with_name(path.name + ".part")
-    table.to_csv(draft, index=False, float_format="%.6g", lineterminator="\n")
-    os.replace(draft, path)
+    write_whole(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def _versions() -> dict[str, str]:

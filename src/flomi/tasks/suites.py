@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
-from flomi.tasks import base
-from flomi.tasks import transforms as tf
+import flomi.tasks.base as base
+import flomi.tasks.transforms as tf
+from flomi.support.names import suggestion
 from flomi.tasks.core import Array, Task, Transform
 
 __all__ = ["SUITES", "get", "suite"]
@@ -151,7 +151,7 @@ def suite(name: str) -> tuple[Task, ...]:
         [1, 20, 100]
     """
     if name not in SUITES:
-        raise ValueError(f"no suite is called {name!r}; {_nearest(name, SUITES)}")
+        raise ValueError(f"no suite is called {name!r}; {suggestion(name, SUITES, 3)}")
     return _built(name)
 
 
@@ -168,7 +168,7 @@ def get(name: str) -> Task:
             if task.name == name:
                 return task
             known.append(task.name)
-    raise ValueError(f"no task is called {name!r}; {_nearest(name, known)}")
+    raise ValueError(f"no task is called {name!r}; {suggestion(name, known, 3)}")
 
 
 @cache
@@ -200,9 +200,3 @@ def _rotated_cubes(task: Task, name: str) -> Task:
     """y rotated at random (one rotation for ever), then cubed coordinate by coordinate."""
     turn = tf.linear("turn", tf.random_rotation(task.dim_y, seed=10))
     return task.transform(None, turn).transform(None, tf.cube, name=name)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}"

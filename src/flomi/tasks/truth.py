@@ -1,6 +1,6 @@
 """Mutual information of the tasks that have no formula, measured once on many rows and kept here.
 
-`python -m flomi.tasks.truth` measures them again and prints the table (about ten minutes on one core).
+`python benchmarks/truth.py` measures them again and prints the table (about ten minutes on one core).
 """
 
 from __future__ import annotations
@@ -41,16 +41,3 @@ def measure(task: Task, n: int, *, seed: int = 0, chunk: int = 100_000) -> tuple
         count, total, square = count + len(pmi), total + float(pmi.sum()), square + float((pmi**2).sum())
     mean = total / count
     return mean, math.sqrt(max(0.0, square / count - mean**2) / count)
-
-
-def main() -> None:
-    """Print the table of this file, measured afresh."""
-    from flomi.tasks.suites import get
-
-    for name in MEASURED:
-        mi, stderr = measure(get(name), n=10_000_000)
-        print(f'    "{name}": ({mi:.6f}, {stderr:.6f}),', flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flomi.tasks import base, copulas, curves
-from flomi.tasks import transforms as tf
+import flomi.tasks.base as base
+import flomi.tasks.copulas as copulas
+import flomi.tasks.curves as curves
+import flomi.tasks.transforms as tf
 from flomi.tasks.core import Array, Task, stack
 from flomi.tasks.truth import MEASURED
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.applications.data.where import find
+from flomi.support.where import find
 
 __all__ = ["VIEWS", "uci_digits"]
 

