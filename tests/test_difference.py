@@ -83,7 +83,7 @@ def test_near_independence_the_second_order_rules():
 def test_results_that_can_not_be_compared_say_what_to_do():
     x, y = gaussian_rows(2, 200)
     r = flomi.estimate(x, y, critic="gaussian", n_folds=2)
-    with pytest.raises(ValueError, match="folds=r.folds"):
+    with pytest.raises(ValueError, match=r"folds=r\.folds"):
         _ = r - flomi.estimate(x, y, critic="gaussian", n_folds=3)
     with pytest.raises(ValueError, match="nats and bits"):
         _ = r - r.to("bits")

@@ -217,11 +217,11 @@ def _check_groups(pairs: Pairs, groups: str | None, folds: int | None, effort: s
     if pairs.groups is None:
         return
     from flomi.crossfit.options import EFFORTS
-    from flomi.crossfit.run import enough
+    from flomi.crossfit.splits import enough_units
 
     found, wanted = int(pairs.groups.max()) + 1, folds or EFFORTS[effort].folds
-    if not enough(found, wanted):
-        fewer = next((k for k in range(wanted - 1, 1, -1) if enough(found, k)), None)
+    if not enough_units(found, wanted):
+        fewer = next((k for k in range(wanted - 1, 1, -1) if enough_units(found, k)), None)
         how = "mark smaller groups" if fewer is None else f"use --folds {fewer}"
         raise ValueError(f"--groups {groups}: {found} groups are too few for {wanted} folds; {how}")
 

@@ -38,7 +38,6 @@ from flomi.inference.row_diagnostics import describe_rows
 from flomi.inference.u_statistic import Summary, pooled
 from flomi.inference.verdict import Evidence, Finding, Verdict, judge
 from flomi.result import MIEstimate
-from flomi.training.user_models import scale_note
 
 __all__ = ["assemble"]
 
@@ -169,7 +168,6 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
     entries = _entries(folds)
     verdict, findings = _judge(run, point.mi, error, bound, proven.value, critic, entries)
-    note = scale_note(run.x, run.y) if _has_own_critic(options) else None
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
@@ -177,7 +175,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         bound_name=options.bound.name, bound_side=options.bound.side, plug_in=float(np.nanmean(pmi)),
         imbalance=total.imbalance, pmi=pmi, influences=influences, folds=run.fold_of_row, groups=data.groups,
         critic=critic, candidates=entries, verdict=verdict,
-        warnings=(*data.notes, *([] if note is None else [note]), *(finding.text for finding in findings)),
+        warnings=(*data.notes, *(finding.text for finding in findings)),
         findings=tuple(finding.to_dict() for finding in findings),
         history=[{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history],
         projection=projection, projection_labels=labels, config={**options.config, **_used(data, folds)},
@@ -321,15 +319,17 @@ def _judge(
             imbalance=total.imbalance,
             imbalance_stderr=total.imbalance_stderr,
             lower_bound=lower_bound,
-            ess=total.ess,
+            effective_pairs=total.ess,
             ceiling=cap(run.folds[0].won.negatives) if cap else None,
             fold_values=total.fold_bounds,
             fold_stderrs=total.fold_stderrs,
             reference_bound=None if reference is None else reference["bound"],
             reference_stderr=0.0 if reference is None else reference["stderr"],
+            reference_name=f"a {simplest.capitalize()} critic",
             second_opinions=opinions,
             unreplicated_gain=_unreplicated_gain(run.folds, critic),
             automatic=options.critics is None,
+            own_critic=_has_own_critic(options),
             late_validation_gain=float(np.mean([_late_gain(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in run.folds),
             units=options.config["units"],

@@ -356,10 +356,9 @@ def _check_density(critic: str | nn.Module | None, bound: Bound) -> None:
     """A density bound needs log q(y|x) for a critic; one that needs the known p(y) too gets it from the user."""
     own = isinstance(critic, nn.Module)
     wanted = "density" in bound.needs
+    density = wanted if critic is None else hasattr(critic, "marginal")
     if isinstance(critic, str):
         density = CRITICS[critic].density
-    else:
-        density = wanted if critic is None else hasattr(critic, "marginal")
     if bound.known_marginal and (not own or getattr(critic, "log_marginal", True) is None):
         raise ValueError(
             f"bound={bound.name!r} needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, "
