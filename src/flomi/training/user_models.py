@@ -15,11 +15,9 @@ from flomi.critics import PlainCritic
 from flomi.scores import Critic, Table
 from flomi.training.loop import Model, training_mode
 
-__all__ = ["check_bound", "check_critic", "scale_note"]
+__all__ = ["check_bound", "check_critic"]
 
 ROWS = 16  # that a check looks at
-# Outside of these a network that gets the columns as they are hardly learns.
-LARGE, SMALL = 10.0, 0.01
 
 
 def check_critic(model: Model, x: Tensor, y: Tensor) -> None:
@@ -159,32 +157,3 @@ def check_bound(bound: Bound, trained: bool) -> None:
         maximised = name == ("objective" if bound.objective else "value") and bound.state is None
         if trained and maximised and not out.requires_grad:
             raise ValueError(f"your {what} does not depend on the scores, so there is nothing to maximise")
-
-
-def scale_note(x: Tensor, y: Tensor) -> str | None:
-    """A warning where columns are on a scale at which a critic that gets the rows as they are hardly learns; None if none is.
-
-    >>> scale_note(torch.randn(100, 2), torch.randn(100, 1)) is None
-    True
-    >>> print(scale_note(torch.randn(100, 2), torch.full((100, 1), 50.0))[:37])
-    your critic gets the rows as they are
-    """
-    found, worst = [], ""
-    for name, v in (("x", x), ("y", y)):
-        flat = v.flatten(1).double()
-        mean, std = flat.mean(0), flat.std(0, correction=0)
-        # a constant column is neither too narrow nor too far off for its width
-        narrow = (std > 0) & ((std < SMALL) | (mean.abs() > LARGE * std))
-        off = (mean.abs() > LARGE) | (std > LARGE) | narrow
-        if off.any():
-            k = int(off.nonzero()[0])
-            found.append(f"{int(off.sum())} of {len(off)} columns of {name}")
-            worst = (
-                worst or f"column {k} of {name} has mean {mean[k]:.3g} and standard deviation {std[k]:.3g}"
-            )
-    if not found:
-        return None
-    return (
-        f"your critic gets the rows as they are: {' and '.join(found)} are far from mean 0 and standard deviation 1 "
-        f"({worst}), on which networks often fail to learn; standardise them first"
-    )
