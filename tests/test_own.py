@@ -17,7 +17,6 @@ from flomi.critics import ConditionalGaussian, PlainCritic
 from flomi.training.bound import BoundTraining, fit_log_offset, fit_network
 from flomi.training.candidate import fresh_copy
 from flomi.training.model import Model, training_mode
-from flomi.training.user_models import scale_note
 
 RHO = 0.8
 TRUTH = -math.log(1 - RHO**2) / 2
@@ -234,26 +233,3 @@ def test_densities_want_a_density_bound_and_ba_the_known_marginal() -> None:
         estimate(*gaussian(), critic=ConditionalGaussian(1, 1), bound="ba", **QUICK)
     own = replace(bounds.BOUNDS["club"], name="mine")
     assert estimate(*gaussian(), critic=ConditionalGaussian(1, 1), bound=own, **QUICK).bound_name == "mine"
-
-
-# --- Scale ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "noted"),
-    [
-        (0, 1, False),
-        (5, 3, False),
-        (11, 3, True),
-        (0, 20, True),
-        (0, 0.001, True),
-        (2, 0.1, True),
-        (3, 0, False),
-    ],
-)
-def test_columns_far_from_standard_are_noted(mean: float, std: float, noted: bool) -> None:
-    z = torch.linspace(-math.sqrt(3), math.sqrt(3), 500, dtype=torch.float64)[:, None]
-    note = scale_note(torch.cat([z, mean + std * z], 1), z)
-    assert (note is not None) == noted
-    if note is not None:
-        assert "1 of 2 columns of x" in note and "column 1 of x has mean" in note and "standardise" in note

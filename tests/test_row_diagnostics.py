@@ -96,3 +96,17 @@ def test_rows_in_the_order_of_time_count_for_fewer():
             rows[i] = rho * rows[i - 1] + steps[i]
         assert describe_rows(rows[:, :1], rows[:, 1:])["effective_share"] == pytest.approx(share, abs=0.03)
     assert describe_rows(rows[:, :1], rows[:, 1:], np.arange(4000) // 40)["effective_share"] is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "noted"),
+    [
+        (0, 1, False), (5, 3, False), (11, 3, True), (0, 20, True), (0, 0.001, True), (2, 0.1, True), (3, 0, False)
+    ],
+)  # fmt: skip
+def test_columns_far_from_standard_are_noted(mean, std, noted):
+    z = np.linspace(-np.sqrt(3), np.sqrt(3), 500)[:, None]
+    words = describe_rows(np.hstack([z, mean + std * z]), z)["unscaled_columns"]
+    assert (words is not None) == noted
+    if noted:
+        assert "1 of 2 columns of x" in words and "column 1 of x has mean" in words

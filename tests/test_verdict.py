@@ -160,17 +160,20 @@ def test_findings_are_json_and_back():
     _, more = judge(dataclasses.replace(SOUND, stderr=0.2))
     for finding in (*findings, *more):
         again = Finding(**json.loads(json.dumps(finding.to_dict(), allow_nan=False)))
-        assert again.text == finding.text
-    assert again == finding
+        assert again == finding
 
 
 def test_the_documentation_has_every_check_and_threshold():
     page = (Path(__file__).parent.parent / "docs" / "reading.md").read_text(encoding="utf-8")
     assert "```{verdict-table}" in page  # which is:
     measured = dataclasses.replace(CHECKS[0], false_alarm=0.012, miss=0.3)
-    header, rule, first, *rest = table_markdown((measured, *CHECKS[1:])).splitlines()
+    header, rule, first, *rest = table_markdown((measured, *CHECKS[1:])).splitlines()[:-2]
     for check, row in zip(CHECKS, (first, *rest), strict=True):
-        assert row.startswith(f"| `{check.code}` |") and check.threshold in row and check.remedy in row
+        assert (
+            row.startswith(f"| `{check.code}` |")
+            and check.threshold in row
+            and check.remedy in row.replace("`", "")
+        )
         assert row.count("|") == header.count("|") == rule.count("|")
     assert first.endswith("| 1.2 % | 30.0 % |") and all(row.endswith("not measured yet |") for row in rest)
 

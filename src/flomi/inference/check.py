@@ -18,7 +18,7 @@ LEVELS: tuple[Level, ...] = ("note", "none found", "caution", "unreliable")  # r
 
 @dataclass(frozen=True)
 class Finding:
-    """One doubt: its check, how grave, what was found, what to do; what was measured and the threshold it passed, if numbers."""
+    """One doubt: its check, how grave, what was found, what to do; the value and the threshold it passed, if finite numbers."""
 
     code: str
     level: Level
@@ -33,10 +33,8 @@ class Finding:
         return f"{self.sentence}{';' if ': ' in self.sentence else ':'} {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-able values: what is not finite is None."""
-        record = dataclasses.asdict(self)
-        finite = {k: v for k, v in record.items() if not isinstance(v, float) or math.isfinite(v)}
-        return {**dict.fromkeys(record), **finite}
+        """The fields as JSON-able values, of which `Finding(**fields)` is the same again."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,10 @@ class Check:
         for m in self.measure(e):
             facts = {**vars(e), **vars(m), **m.facts}
             words = {k: _Amount(v, e.units) if isinstance(v, float) else v for k, v in facts.items()}
-            sentence = self.sentence.format(**words)
-            found.append(Finding(self.code, self.levels[m.grade], sentence, remedy, m.value, m.threshold))
+            numbers = (v if math.isfinite(v) else None for v in (m.value, m.threshold))
+            found.append(
+                Finding(self.code, self.levels[m.grade], self.sentence.format(**words), remedy, *numbers)
+            )
         return found
 
 

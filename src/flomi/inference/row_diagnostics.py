@@ -47,7 +47,7 @@ class RowSettings:
     )
     column_pairs: int = setting(400, "more take seconds")
     column_pair_rows: int = setting(500_000, "rows times pairs, for the same reason")
-    serial_columns: int = setting(50, "a side's first columns tell its order")
+    serial_columns: int = setting(50, f"{UNMEASURED}a side's first columns tell its order")
     large: float = setting(
         10.0, f"{UNMEASURED}means, deviations, and their ratio at which networks hardly learn"
     )

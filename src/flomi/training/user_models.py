@@ -18,7 +18,7 @@ from flomi.scores import Table
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.model import Model, training_mode
 
-__all__ = ["check_bound", "check_critic", "scale_note"]
+__all__ = ["check_bound", "check_critic"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,6 @@ class UserModelSettings:
     rows: int = setting(
         16, f"{UNMEASURED}of a check; it shows a wrong shape, dependence between rows, or a score not finite"
     )
-    large: float = setting(
-        10.0, f"{UNMEASURED}means and widths beyond which a network on the columns as they are hardly learns"
-    )
-    small: float = setting(0.01, f"{UNMEASURED}widths below which it hardly learns")
 
 
 SETTINGS = UserModelSettings()
@@ -174,32 +170,3 @@ def check_bound(bound: Bound, trained: bool) -> None:
         maximised = name == ("objective" if bound.objective else "value") and bound.state is None
         if trained and maximised and not out.requires_grad:
             raise ValueError(f"your {what} does not depend on the scores, so there is nothing to maximise")
-
-
-def scale_note(x: Tensor, y: Tensor) -> str | None:
-    """A warning where columns are on a scale at which a critic that gets the rows as they are hardly learns; None if none is.
-
-    >>> scale_note(torch.randn(100, 2), torch.randn(100, 1)) is None
-    True
-    >>> print(scale_note(torch.randn(100, 2), torch.full((100, 1), 50.0))[:37])
-    your critic gets the rows as they are
-    """
-    found, worst = [], ""
-    for name, v in (("x", x), ("y", y)):
-        flat = v.flatten(1).double()
-        mean, std = flat.mean(0), flat.std(0, correction=0)
-        # a constant column is neither too narrow nor too far off for its width
-        narrow = (std > 0) & ((std < SETTINGS.small) | (mean.abs() > SETTINGS.large * std))
-        off = (mean.abs() > SETTINGS.large) | (std > SETTINGS.large) | narrow
-        if off.any():
-            k = int(off.nonzero()[0])
-            found.append(f"{int(off.sum())} of {len(off)} columns of {name}")
-            worst = (
-                worst or f"column {k} of {name} has mean {mean[k]:.3g} and standard deviation {std[k]:.3g}"
-            )
-    if not found:
-        return None
-    return (
-        f"your critic gets the rows as they are: {' and '.join(found)} are far from mean 0 and standard deviation 1 "
-        f"({worst}), on which networks often fail to learn; standardise them first"
-    )
