@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from flomi.bounds import BOUNDS
 from flomi.critics.copula import EllipticalCritic, NullCritic
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
+from flomi.training.bound import BoundTraining
+from flomi.training.candidate import Candidate, FitSettings, fit
 from flomi.training.ensemble import (
     EnsembleTraining,
     _Contrast,
@@ -185,6 +189,19 @@ def test_quadratic_layer_finds_a_gaussian_from_random_weights() -> None:
     net = fit_base(QuadraticNetwork(*canonical_inputs(x, y, rotate=False)), x, y, 600)
     g = net.matrix(*net.encode(*gaussian(2000, 3, rho=0.8, seed=5)))
     assert abs(float(g.diagonal().mean() - log_mean_off(g)) - -1.5 * math.log(1 - 0.64)) < 0.12
+
+
+def test_a_candidate_names_the_base_that_it_was_given() -> None:
+    x, y = gaussian(300)
+    rows, validation = (x[:240], y[:240]), (x[240:], y[240:])
+    settings = FitSettings(BoundTraining(), replace(SMALL, steps=2), (8,), "rank", "cpu")
+
+    def base_of(name: str, base: Candidate | None) -> str | None:
+        return fit(name, BOUNDS["flo"], rows, validation, settings, seed=0, base=base).base
+
+    form = fit("gaussian", BOUNDS["flo"], rows, validation, settings, seed=0)
+    assert base_of("residual", form) == "gaussian"
+    assert base_of("residual", None) is base_of("network", form) is None
 
 
 def test_inputs_survive_constant_and_repeated_columns() -> None:

@@ -83,7 +83,7 @@ class Counter:
     """Members whose validation values are those of a table, by steps taken; all that the loop does is kept."""
 
     def __init__(self, *values: list[float]) -> None:
-        self.table, self.steps, self.rates = torch.tensor(values), 0, list[float]()
+        self.table, self.steps, self.rates = torch.tensor(values).float(), 0, list[float]()
         self.kept = [-1] * self.table.shape[0]
 
     def update(self, rate: float) -> Tensor | None:

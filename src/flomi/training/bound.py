@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flomi.bounds import Bound
 from flomi.scores import Critic as PairScorer
 from flomi.support.settings import UNMEASURED, setting
-from flomi.training.loop import History, Schedule, train
+from flomi.training.loop import History, Schedule, batches, train
 from flomi.training.model import Model, training_mode
 
 __all__ = ["BoundTraining", "fit_log_offset", "fit_network"]
@@ -135,16 +135,13 @@ def fit_network(
     xv, yv = (v[: SETTINGS.validation_rows] for v in validation)
     # all pairs of the validation rows, where a step takes all pairs of its batch
     some = training.negatives in ("shifts", "derangements")
-    batch, order = min(training.batch_size, n), torch.empty(0, dtype=torch.long)
     generator = torch.Generator().manual_seed(seed)
+    order = batches(lambda: torch.randperm(n, generator=generator), min(training.batch_size, n))
     state = bound.state().to(x.device, x.dtype) if bound.state else None
     precision = torch.get_float32_matmul_precision()
 
     def objective() -> tuple[Tensor, Tensor]:
-        nonlocal order
-        if len(order) < batch:
-            order = torch.randperm(n, generator=generator)  # the order of the rows, not the pairing
-        index, order = order[:batch].to(x.device), order[batch:]
+        index = next(order).to(x.device)
         s = model.scores(x[index], y[index], training.negatives, training.m, generator)
         gain = bound.maximise(s, state)
         if state is None and bound.criterion is None:
@@ -205,10 +202,23 @@ def fit_log_offset(model: Model, rows: Rows, validation: Rows) -> None:
     if model.drift is None:
         return
     model.eval()
-    offset, critic, most = model.drift, model.critic, SETTINGS.offset_rows
+    offset, most = model.drift, SETTINGS.offset_rows
+    critic: PairScorer = model.critic  # type: ignore[assignment]
     with torch.no_grad():
-        log_z, x = _log_normaliser(critic, rows, validation, most)  # type: ignore[arg-type]
-    center = log_z.mean()
+        x = torch.cat([validation[0], rows[0]])[:most]
+        known = min(len(validation[0]), most)
+        a, b = critic.encode(x, validation[1][:most])
+        table = torch.cat([critic.matrix(block, b) for block in a.split(64)])
+        table[:known].fill_diagonal_(-math.inf)  # the validation rows' own pairs
+        count = len(b) - (torch.arange(len(x), device=x.device) < known).to(x)
+        log_z = torch.logsumexp(table, 1) - torch.log(count)
+        bad = int((~log_z.isfinite()).sum())
+        if bad:
+            raise ValueError(
+                f"the critic's scores of {bad} of {len(x)} rows with all others are not finite: it diverged in training, or is "
+                "infinite for some pairs; lower lr=, standardise the data, or mend your own critic"
+            )
+        center = log_z.mean()
 
     def objective() -> tuple[Tensor, Tensor]:
         value = -(offset.net(x.flatten(1)).squeeze(-1) - (log_z - center)).square().mean()
@@ -223,21 +233,3 @@ def fit_log_offset(model: Model, rows: Rows, validation: Rows) -> None:
         raise KeyboardInterrupt
     with torch.no_grad():
         offset.net[-1].bias += center  # type: ignore[operator]
-
-
-def _log_normaliser(critic: PairScorer, rows: Rows, validation: Rows, most: int) -> tuple[Tensor, Tensor]:
-    """log Z(x) [n] over the validation rows' y, at most so many, and the n <= most rows x, those of validation first."""
-    x = torch.cat([validation[0], rows[0]])[:most]
-    known = min(len(validation[0]), most)
-    a, b = critic.encode(x, validation[1][:most])
-    table = torch.cat([critic.matrix(block, b) for block in a.split(64)])
-    table[:known].fill_diagonal_(-math.inf)  # the validation rows' own pairs
-    log_z = torch.logsumexp(table, 1) - torch.log(
-        len(b) - (torch.arange(len(x), device=x.device) < known).to(x)
-    )
-    if not log_z.isfinite().all():
-        raise ValueError(
-            f"the critic's scores of {int((~log_z.isfinite()).sum())} of {len(x)} rows with all others are not finite: it "
-            "diverged in training, or is infinite for some pairs; lower lr=, standardise the data, or mend your own critic"
-        )
-    return log_z, x

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,7 +49,7 @@ class Candidate:
 
     `prep_x` and `prep_y` map rows as the user gave them to what the model takes. They may be any module that was fitted, or
     frozen, on training rows before the critic, an encoder of the user's own for one: they are applied to every row and saved
-    with the critic. `base` is the name of the candidate that networks stand on.
+    with the critic. `base` is the name of the candidate that an ensemble stands on, None where it is no candidate's.
     """
 
     name: str
@@ -119,61 +118,55 @@ def fit(
     shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
     kind = CRITICS[critic] if isinstance(critic, str) else None
     prep: list[nn.Module] = [nn.Flatten(), nn.Flatten()]
-    history, gain = None, None
+    history, gain, stands_on = None, None, None
     if kind is not None and kind.fit is not None:
         model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
     elif kind is not None and kind.base is not None:
         x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, validation, strict=True))
-        stands_on = _base_of(kind, base, x, y, len(validation[0]), seed)
+        stands_on, below = _base_of(kind, base, x, y, len(validation[0]), seed)
         labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
         net, gain, history = fit_ensemble(
-            x, y, len(validation[0]), stands_on, settings.ensemble, seed=seed, device=settings.device, groups=labels,
+            x, y, len(validation[0]), below, settings.ensemble, seed=seed, device=settings.device, groups=labels,
             progress=progress,
         )  # fmt: skip
         model = Model(net, (), None)
     else:
         prep = [_prepare(v, "none" if kind is None else settings.preprocess) for v in rows]
-        model, history = _by_bound(critic, kind, bound, rows, validation, prep, settings, seed, progress)
+        training = settings.network
+        if training.negatives == "auto":
+            training = replace(training, negatives="shifts" if kind is None else kind.negatives)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(seed)
+            if isinstance(critic, nn.Module):
+                g = fresh_copy(critic, shape_x, shape_y)
+            else:
+                assert (
+                    kind is not None and kind.build is not None
+                )  # a row of CRITICS has build, fit or a base
+                g = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
+            prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, validation)]
+            model = Model(g, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)
+            some, others = ((model.cast(x), model.cast(y)) for x, y in prepared)
+            if isinstance(critic, nn.Module):
+                check_critic(model, *some)
+            history = fit_network(model, bound, some, others, training, seed, progress)
+            fit_log_offset(model, some, others)
     return Candidate(
         label or (type(critic).__name__ if kind is None else kind.name), prep[0], prep[1], model.eval(), history,
-        time.perf_counter() - start, shape_x, shape_y, gain, None if base is None else base.name,
+        time.perf_counter() - start, shape_x, shape_y, gain, stands_on,
     )  # fmt: skip
 
 
 def _base_of(
     kind: CriticKind, given: Candidate | None, x: Tensor, y: Tensor, n_validation: int, seed: int
-) -> nn.Module:
-    """What the networks of this row stand on: what training learns, what was given, or the row's fallback."""
+) -> tuple[str | None, nn.Module]:
+    """What the networks of this row stand on: what training learns, the candidate given, with its name, or the row's fallback."""
     if kind.base == "learned":
         untrained = QuadraticNetwork(*canonical_inputs(x, y, rotate=False), seed=seed)
-        return fit_base(untrained, x, y, n_validation, seed=seed)
-    return EllipticalCritic.fit(x, y, tails="student") if given is None else given.model.critic
-
-
-def _by_bound(
-    critic: str | nn.Module, kind: CriticKind | None, bound: Bound, rows: Rows, validation: Rows,
-    prep: Sequence[nn.Module], settings: FitSettings, seed: int, progress: str | None,
-) -> tuple[Model, History]:  # fmt: skip
-    """A network of the table, or the user's own module, trained by the bound."""
-    training = settings.network
-    if training.negatives == "auto":
-        training = replace(training, negatives="shifts" if kind is None else kind.negatives)
-    shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
-        if isinstance(critic, nn.Module):
-            net = fresh_copy(critic, shape_x, shape_y)
-        else:
-            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or a base
-            net = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
-        prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, validation)]
-        model = Model(net, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)
-        (x, y), (xv, yv) = ([model.cast(v) for v in part] for part in prepared)
-        if isinstance(critic, nn.Module):
-            check_critic(model, x, y)
-        history = fit_network(model, bound, (x, y), (xv, yv), training, seed, progress)
-        fit_log_offset(model, (x, y), (xv, yv))
-    return model, history
+        return None, fit_base(untrained, x, y, n_validation, seed=seed)
+    if given is not None:
+        return given.name, given.model.critic
+    return None, EllipticalCritic.fit(x, y, tails="student")
 
 
 def fresh_copy(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:

@@ -23,7 +23,7 @@ from flomi.critics.copula import highest
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
-from flomi.training.loop import History, Schedule, train
+from flomi.training.loop import History, Schedule, batches, train
 
 __all__ = ["BASE", "EnsembleTraining", "Gain", "fit_base", "fit_ensemble", "log_mean_off"]
 
@@ -74,7 +74,7 @@ class EnsembleSettings:
     least_width: int = setting(4, f"{UNMEASURED}columns that the prior counts at least")
     block: int = setting(
         500,
-        "validation rows whose pairs are scored together while members learn: a third of the time (2026-11-25)",
+        f"{UNMEASURED}validation rows whose pairs are scored together while members learn; fewer pairs, less time",
     )
 
 
@@ -133,6 +133,11 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         return ctx.saved_tensors[0] * grads[0][:, None, None]  # type: ignore[no-any-return]
+
+
+def _contrast(g: Tensor) -> Tensor:
+    loss: Tensor = _Contrast.apply(g)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def _value(g: Tensor) -> Tensor:
@@ -217,20 +222,6 @@ class _Stack:
             p.copy_(value)
 
 
-class _Batches:
-    """Index batches [E, size] without replacement, each member in an order of its own."""
-
-    def __init__(self, n: int, size: int, members: int, generator: torch.Generator) -> None:
-        self.n, self.size, self.members, self.generator, self.at = n, size, members, generator, n
-
-    def next(self) -> Tensor:
-        if self.at + self.size > self.n:
-            self.order = torch.rand(self.members, self.n, generator=self.generator).argsort(1)
-            self.at = 0
-        self.at += self.size
-        return self.order[:, self.at - self.size : self.at]
-
-
 # --- An ensemble on its base ------------------------------------------------------------------------------------------
 
 
@@ -311,12 +302,12 @@ def fit_ensemble(
     rows = _Rows(net, x, y, groups, device)
     n_train, wide = learned.shape[1], max(net.inputs_x.dim, net.inputs_y.dim)
     size = training.batch if wide <= SETTINGS.wide else 2 * training.batch
-    batches = _Batches(n_train, min(size, n_train), e, generator)
+    # each member in an order of its own
+    orders = batches(lambda: torch.rand(e, n_train, generator=generator).argsort(1), min(size, n_train))
 
     def loss() -> Tensor:
-        index = learned.gather(1, batches.next())
-        found: Tensor = _Contrast.apply(rows.members(index, rows.base(index)))  # type: ignore[no-untyped-call]
-        return found
+        index = learned.gather(1, next(orders))
+        return _contrast(rows.members(index, rows.base(index)))
 
     # while they learn, members are evaluated on the pairs within blocks of rows: enough to see when to stop
     size = validation.shape[1] if validation.shape[1] < 2 * SETTINGS.block else SETTINGS.block
@@ -358,17 +349,17 @@ def fit_base(
     with torch.no_grad():
         zx, zy = net.inputs_x(x), net.inputs_y(y)
     n_train = len(x) - n_validation
-    batches = _Batches(n_train, min(BASE.batch, n_train), 1, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = batches(lambda: torch.rand(n_train, generator=generator).argsort(), min(BASE.batch, n_train))
     validation = torch.arange(n_train, len(x))[: BASE.validation_rows]
 
     def matrix(index: Tensor) -> Tensor:
         return net.matrix(*net.layer(zx[index], zy[index]))[None]
 
-    def loss() -> Tensor:
-        found: Tensor = _Contrast.apply(matrix(batches.next()[0]))  # type: ignore[no-untyped-call]
-        return found
-
-    task = _Stack(list(net.named_parameters()), BASE.rate, 0.0, loss, lambda: _value(matrix(validation)))
+    task = _Stack(
+        list(net.named_parameters()), BASE.rate, 0.0,
+        lambda: _contrast(matrix(next(order))), lambda: _value(matrix(validation)),
+    )  # fmt: skip
     if train(task, BASE.schedule).interrupted:
         raise KeyboardInterrupt
     return net.requires_grad_(False).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,17 +14,7 @@ from tqdm.auto import tqdm
 from flomi.parallel import check_stop
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["History", "Schedule", "Task", "cosine", "train"]
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """What every training has in common."""
-
-    floor: float = setting(0.02, f"{UNMEASURED}share of its full value that the rate ends at")
-
-
-SETTINGS = LoopSettings()
+__all__ = ["History", "Schedule", "Task", "batches", "cosine", "train"]
 
 
 def cosine(step: int, steps: int, floor: float = 0.0) -> float:
@@ -33,6 +24,13 @@ def cosine(step: int, steps: int, floor: float = 0.0) -> float:
     (1.0, 0.0)
     """
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def batches(order: Callable[[], Tensor], size: int) -> Iterator[Tensor]:
+    """Batches [..., size] without replacement, from one random `order` [..., n] of the rows after another."""
+    while True:
+        some = order()
+        yield from some[..., : some.shape[-1] // size * size].split(size, -1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Schedule:
     patience: int = 1
     warmup: int = 1
     fall_from: int = 0
-    floor: float = SETTINGS.floor
+    floor: float = setting(0.02, f"{UNMEASURED}share of its full value that the rate ends at")
     from_start: bool = False
     least_gain: float = 0.0
     give_up: int | None = None
@@ -89,19 +87,15 @@ class Task(Protocol):
 
     def update(self, rate: float) -> Tensor | None:
         """Take a step at this share of the full rate; the value on its training rows, None where no parameter acts on it."""
-        ...
 
     def validation(self) -> Tensor:
         """[members] values on validation rows."""
-        ...
 
     def keep(self, better: Tensor) -> None:
         """Remember the state of the members in the mask `better`."""
-        ...
 
     def restore(self) -> None:
         """Go back to the state that was kept last, or to the start."""
-        ...
 
 
 def train(
