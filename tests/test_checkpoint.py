@@ -219,6 +219,7 @@ def test_drawn_rows_are_found_again(tmp_path: Path) -> None:
         assert np.array_equal(getattr(first, name), getattr(again, name))
     assert np.array_equal(first.full.correlation, again.full.correlation)  # type: ignore[arg-type]
     assert (first.notes, first.x_names, first.source) == (again.notes, again.x_names, again.source)
+    assert (first.kinds_x, first.kinds_y) == (again.kinds_x, again.kinds_y) == (("continuous",),) * 2
     (-table).to_parquet(tmp_path / "t.parquet")
     other = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     assert np.array_equal(other.x, -first.x)

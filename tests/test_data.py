@@ -324,6 +324,8 @@ def doubtful(x: Any, y: Any = Y) -> str:
 def test_doubts_are_noted() -> None:
     assert "columns 'x[0]' and 'x[3]' of x hold the same values" in doubtful(np.hstack([X, X[:, :1]]))
     assert "column 'x' of x counts the rows" in doubtful(np.arange(1, N + 1))
+    gaps = np.where(np.arange(N) % 50 == 3, np.nan, np.arange(1.0, N + 1))  # rows that are dropped count too
+    assert "column 'x' of x counts the rows" in "; ".join(from_arrays(gaps, Y, missing="drop").notes)
     assert "holds -999 in 4 rows" in doubtful(np.where(np.arange(N) % 15 == 0, -999, X[:, 0]))
 
 
@@ -331,6 +333,42 @@ def test_ordinary_data_gives_no_doubts() -> None:
     few_values = np.random.default_rng(0).integers(0, 3, size=(N, 2))
     assert doubtful(few_values, 1 - few_values[:, :1]) == ""
     assert doubtful(-100 * abs(X)) == ""
+
+
+# Kinds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (np.random.default_rng(0).normal(size=400), "continuous"),
+        (np.arange(400), "continuous"),  # every value once
+        (np.arange(400) % 201, "continuous"),  # just more than half as many values as rows
+        (np.arange(400) % 200, "discrete"),
+        (
+            np.where(np.arange(400) < 20, 0.5, np.arange(400)),
+            "continuous",
+        ),  # 5 % at one value are no atom yet
+        (np.where(np.arange(400) < 21, 0.5, np.arange(400)), "atoms"),
+        (np.where(np.arange(400) < 300, 0.5, np.arange(400)), "atoms"),  # most rows at one value
+        (np.where(np.arange(400) < 380, 0.5, np.arange(400)), "discrete"),  # and nearly all
+        (np.where(np.arange(400) < 100, 0, np.arange(400) % 50), "discrete"),
+        (np.random.default_rng(0).poisson(30, size=400), "discrete"),
+        (np.arange(400) % 2, "discrete"),
+    ],
+)
+def test_kinds_of_columns(column: np.ndarray, kind: str) -> None:
+    other = np.random.default_rng(1).normal(size=(400, 2))
+    pairs = from_arrays(np.column_stack([other[:, :1], column]), other[:, 1:])
+    assert pairs.kinds_x == ("continuous", kind) and pairs.kinds_y == ("continuous",)
+
+
+def test_more_dimensions_have_one_kind() -> None:
+    images = np.random.default_rng(2).normal(size=(N, 4, 5))
+    assert from_arrays(images, Y).kinds_x == ("continuous",)
+    assert from_arrays(images.round(), Y).kinds_x == ("discrete",)
+    images[:, 0] = 0
+    assert from_arrays(images, Y).kinds_x == ("atoms",)  # some of each
 
 
 # Columns -------------------------------------------------------------------------------------------------------------
@@ -517,6 +555,49 @@ def test_parquet(tmp_path: Path) -> None:
     check(read(path, x="0:3", y="3:"))
 
 
+def test_repeated_names_in_parquet_go_by_position(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table([*X.T, *Y.T], names=["a", "b", "a", "a.b", "a"]), tmp_path / "t.parquet")
+    check(read(tmp_path / "t.parquet", x="0:3", y="3,4"))
+    assert np.array_equal(read(tmp_path / "t.parquet", x=2, y=[4, 1], rows=100).y[:, 0], Y[:, 1])
+    fails("3 columns are called 'a'; choose by position", read, tmp_path / "t.parquet", x="a", y="b")
+
+
+def test_a_damaged_page_of_parquet(tmp_path: Path) -> None:
+    FRAME.to_parquet(tmp_path / "t.parquet")
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[4:600] = bytes(596)
+    path = write(tmp_path, bytes(content), "t.parquet")
+    fails("cannot be read as Parquet, it is damaged", read, path, x="a", y="c")
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    from decimal import Decimal
+
+    kinds: dict[str, Any] = {
+        "decimal": [Decimal(i) / 4 for i in range(N)],
+        "whole": pd.array([i * i for i in range(N)], dtype="Int64"),
+        "lacks": pd.array([None, *range(N - 1)], dtype="Int64"),
+        "coded": pd.Categorical([i % 7 for i in range(N)]),
+        "word": pd.Categorical(["u", "v"] * 30),
+        "day": pd.date_range("2020", periods=N),
+        "text": ["u", "v"] * 30,
+    }
+    FRAME.assign(**kinds).to_parquet(tmp_path / "t.parquet")
+    found = read(tmp_path / "t.parquet", x="decimal,whole,coded", y="c").x
+    i = np.arange(N)
+    np.testing.assert_array_equal(found, np.stack([i / 4, i * i, i % 7], 1))
+    for name, message in {
+        "lacks": r"1 missing in x \('lacks'\); the first is row 0",
+        "word": "column 'word' holds text, such as 'u'",
+        "day": "column 'day' holds dates or times",
+        "text": "column 'text' holds text, such as 'u'",
+    }.items():
+        fails(message, read, tmp_path / "t.parquet", x=name, y="c")
+
+
 def test_numpy_files(tmp_path: Path) -> None:
     images = np.random.default_rng(2).normal(size=(N, 4, 5))
     np.save(tmp_path / "x.npy", X)
@@ -534,6 +615,10 @@ def test_numpy_files(tmp_path: Path) -> None:
     assert read(tmp_path / "images.npy", tmp_path / "one.npy").x.shape == (N, 4, 5)
     assert read(tmp_path / "both.npy", tmp_path / "one.npy", x="0").x_names == ("0",)
     assert read(tmp_path / "record.npy", x="a", y="c").y_names == ("c",)
+    np.save(
+        tmp_path / "wide.npy", np.array(list(zip(X[:, 0], Y, strict=True)), [("a", "f8"), ("b", "f8", 2)])
+    )
+    assert read(tmp_path / "wide.npy", x="a", y="b").y_names == ("b[0]", "b[1]")
     pairs = read(tmp_path / "other.npz", x="images", y="labels")
     assert pairs.x.shape == (N, 4, 5) and pairs.y_names == ("labels[0]", "labels[1]")
     assert read(tmp_path / "other.npz", x="labels,b", y="images").x_names == ("labels[0]", "labels[1]", "b")
@@ -708,6 +793,10 @@ def test_numpy_files_that_cannot_be_used(tmp_path: Path) -> None:
     fails("holds a .npz file; rename it", read, misnamed, x=0, y=1)
     np.savez(tmp_path / "uneven.npz", x=X, y=Y[:10])
     fails("x has 60 rows and y has 10", read, tmp_path / "uneven.npz")
+    np.save(tmp_path / "none.npy", np.empty((0, 3)))
+    fails("x has 0 rows and y has 60", read, tmp_path / "none.npy", tmp_path / "whole.npy")
+    np.save(tmp_path / "empty.npy", np.empty((N, 0)))
+    fails("y has no columns", read, tmp_path / "whole.npy", tmp_path / "empty.npy", rows=50)
     np.save(tmp_path / "single.npy", np.array(3.0))
     fails("holds no array with rows", read, tmp_path / "single.npy", x=0, y=1)
     np.save(tmp_path / "words.npy", np.array([["a", "b"]] * N))

@@ -71,6 +71,7 @@ def test_the_draw_does_not_depend_on_how_the_data_is_cut(whole: Path) -> None:
         assert same(first, streaming.read(whole / name, **READ)), name
     arrays = streaming.read(whole / "x.npy", whole / "y.npy", rows=ROWS)
     assert same(first, arrays) and arrays.x_names == ("0", "1")
+    assert same(first, data.read(whole / "folder", **READ))  # one reader by two names
     assert not np.array_equal(first.rows, streaming.read(whole / "folder", **READ, seed=1).rows)
 
 

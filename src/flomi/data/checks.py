@@ -13,7 +13,6 @@ from flomi.data.tables import Place, row_number
 __all__ = [
     "absent",
     "complete_rows",
-    "counts_rows",
     "doubts",
     "numbers",
     "refuse_constant",
@@ -180,13 +179,8 @@ def refuse_shared(x: np.ndarray, x_names: tuple[str, ...], y: np.ndarray, y_name
                 )
 
 
-def counts_rows(role: str, name: str) -> str:
-    """The sentence on a column that is the number of its row."""
-    return f"column {name!r} of {role} counts the rows; leave it out if it is only a row number"
-
-
-def doubts(role: str, side: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    """Sentences on columns of one side that are allowed and yet often a mistake."""
+def doubts(role: str, side: np.ndarray, names: tuple[str, ...], rows: np.ndarray) -> list[str]:
+    """Sentences on columns of one side that are allowed and yet often a mistake; `rows` [n] are where the rows stood."""
     if side.ndim > 2:
         return []
     notes: list[str] = []
@@ -195,8 +189,10 @@ def doubts(role: str, side: np.ndarray, names: tuple[str, ...]) -> list[str]:
         twin = seen.setdefault(column.tobytes(), name)
         if twin != name:
             notes.append(f"columns {twin!r} and {name!r} of {role} hold the same values")
-        if np.array_equal(column, column[0] + np.arange(len(column))):
-            notes.append(counts_rows(role, name))
+        if np.array_equal(column, column[0] + (rows - rows[0])):
+            notes.append(
+                f"column {name!r} of {role} counts the rows; leave it out if it is only a row number"
+            )
         low = float(column.min())
         if low in SETTINGS.sentinels and column[column > low].min() > low * SETTINGS.sentinel_gap:
             notes.append(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from flomi.data.checks import complete_rows, counts_rows, rounded
+from flomi.data.checks import complete_rows, rounded
 from flomi.data.choice import Chosen
-from flomi.data.pairs import FullData, Missing, Pairs, matrix, paired
+from flomi.data.pairs import FullData, Missing, Pairs, checked, matrix
 from flomi.data.settings import SETTINGS
 from flomi.data.sketch import QuantileSketch
 from flomi.data.sources import Source
@@ -47,28 +47,37 @@ def draw(chosen: Chosen, n: int, rows: int, *, missing: Missing, seed: int, prog
             bar.update(len(span))
     if complete < n:
         said[f"dropped {n - complete:,} of {n:,} rows with missing or infinite values"] = None
-    drawn = sample.taken()
-    if complete <= rows:
-        return _checked(chosen, drawn, tuple(said), None)
     correlation, of_all = None, ""
-    if sketch is not None:
+    if sketch is not None and complete > rows:
         with tqdm(total=n, desc="correlations", unit=" rows", disable=not progress, leave=False) as bar:
             correlation = _correlation(_batches(chosen, missing, {}), sketch.normal_scores(), bar)
         of_all = "; the correlations that a Gaussian copula rests on are those of all rows"
-    said[
-        f"{rows:,} of {complete:,} rows, drawn at random, train and judge the critics (--rows takes more){of_all}"
-    ] = None
-    return _checked(chosen, drawn, tuple(said), FullData(complete, correlation))
+    drawn = sample.taken()
+    full = FullData(complete, correlation) if complete > rows else None
+    if full is not None:
+        said[
+            f"{rows:,} of {complete:,} rows, drawn at random, train and judge the critics (--rows takes more){of_all}"
+        ] = None
+    try:
+        made = checked(
+            (drawn.x, drawn.y), drawn.names, drawn.labels, drawn.at, len(drawn.at), chosen.source, list(said)
+        )
+    except ValueError as error:
+        if full is None:
+            raise
+        raise ValueError(f"among {rows:,} rows drawn at random, {error}") from None
+    return dataclasses.replace(made, full=full)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows:
-    """Some complete rows: their positions `at` [m] in the file, in order, x, y and labels."""
+    """Some complete rows: their positions `at` [m] in the file, x, y and labels; names of the columns of x and of y."""
 
     at: np.ndarray
     x: np.ndarray
     y: np.ndarray
     labels: np.ndarray | None
+    names: tuple[tuple[str, ...], tuple[str, ...]]
 
     def both(self) -> np.ndarray:
         """The columns of x and y side by side."""
@@ -113,7 +122,7 @@ def _batches(chosen: Chosen, missing: Missing, said: dict[str, None]) -> Iterato
                 )
             x, y, labels = x[keep], y[keep], None if labels is None else labels[keep]
         span = range(start, start + len(keep))
-        yield span, _Rows(start + np.flatnonzero(keep), x, y, labels)
+        yield span, _Rows(start + np.flatnonzero(keep), x, y, labels, (sides["x"][1], sides["y"][1]))
         start = span.stop
 
 
@@ -137,7 +146,7 @@ class _Sample:
         take = np.flatnonzero(keys < self.limit)
         labels = () if rows.labels is None else (rows.labels[take].astype(object),)
         self.pieces.append((keys[take], rows.at[take], rows.x[take], rows.y[take], *labels))
-        self.count += len(take)
+        self.count, self.names = self.count + len(take), rows.names
         if self.count > 1.25 * self.size:
             self._cut()
 
@@ -153,7 +162,7 @@ class _Sample:
         self._cut()
         _, at, x, y, *labels = self.pieces[0]
         order = at.argsort()
-        return _Rows(at[order], x[order], y[order], labels[0][order] if labels else None)
+        return _Rows(at[order], x[order], y[order], labels[0][order] if labels else None, self.names)
 
 
 def _correlation(batches: Iterator[tuple[range, _Rows]], ranks: RankNormal, bar: Any) -> np.ndarray:
@@ -168,32 +177,3 @@ def _correlation(batches: Iterator[tuple[range, _Rows]], ranks: RankNormal, bar:
     moments = second / count - mean[:, None] * mean
     scale = moments.diagonal().clamp(min=1e-300).sqrt()
     return (moments / scale / scale[:, None]).numpy()
-
-
-def _checked(chosen: Chosen, drawn: _Rows, notes: tuple[str, ...], full: FullData | None) -> Pairs:
-    """The drawn rows as `Pairs`, through the same checks as rows in memory."""
-
-    def table(side: np.ndarray, source: Source, positions: list[int]) -> Table:
-        names = tuple(source.names[i] for i in positions)
-        widths = [source.widths[i] for i in positions]
-        values = [side] if side.ndim > 2 else np.split(side, np.cumsum(widths)[:-1], axis=1)
-        flat = (v[:, 0] if v.ndim == 2 and width == 1 else v for v, width in zip(values, widths, strict=True))
-        return Table(names, tuple(flat), place=lambda k: source.place(int(drawn.at[k])))
-
-    x, y = table(drawn.x, chosen.first, chosen.x), table(drawn.y, chosen.second, chosen.y)
-    labels = None if drawn.labels is None else Table(("groups",), (drawn.labels,))
-    try:
-        made = paired(x, y, labels, "error", chosen.source, notes)
-    except ValueError as error:
-        if full is None:
-            raise
-        raise ValueError(f"among {len(drawn.at):,} rows drawn at random, {error}") from None
-    counting = [
-        counts_rows(role, name)
-        for role, side, names in (("x", made.x, made.x_names), ("y", made.y, made.y_names))
-        if side.ndim == 2
-        for name, column in zip(names, side.T, strict=True)
-        if np.ptp(column - drawn.at) == 0
-    ]
-    notes = tuple(dict.fromkeys((*made.notes, *counting)))
-    return dataclasses.replace(made, rows=drawn.at, notes=notes, full=full)

@@ -30,6 +30,7 @@ __all__ = [
     "Missing",
     "Pairs",
     "check_missing",
+    "checked",
     "from_arrays",
     "matrix",
     "new_rows",
@@ -128,7 +129,7 @@ def paired(
     source: str | None,
     notes: Sequence[str],
 ) -> Pairs:
-    """Paired rows from the chosen columns, checked: what `from_arrays` and `read` end in; `source` is None for arrays."""
+    """Paired rows from the chosen columns of data in memory; `source` is None for arrays."""
     check_missing(missing)
     x, x_names = matrix(x_table, "x")
     y, y_names = matrix(y_table, "y")
@@ -156,24 +157,37 @@ def paired(
             )
         said.append(f"dropped {lost}")
         x, y, labels = x[rows], y[rows], None if labels is None else labels[rows]
+    for table in (x_table, y_table):
+        for name, value in zip(table.names, table.values, strict=True):
+            said += rounded(value, name)
+    return checked((x, y), (x_names, y_names), labels, rows, total, source, said)
+
+
+def checked(
+    sides: tuple[np.ndarray, np.ndarray],
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    labels: np.ndarray | None,
+    rows: np.ndarray,
+    total: int,
+    source: str | None,
+    notes: Sequence[str],
+) -> Pairs:
+    """Complete rows of x and y, which stood at `rows` [n] among `total`, as `Pairs`, if there is enough to learn from them."""
     if len(rows) < SETTINGS.min_rows:
         after = f" of {total:,} after dropping" if len(rows) < total else ""
         raise ValueError(
             f"there are {len(rows)} rows{after}; at least {SETTINGS.min_rows} are needed, and some hundreds for a useful number"
         )
-
-    for table in (x_table, y_table):
-        for name, value in zip(table.names, table.values, strict=True):
-            said += rounded(value, name)
-    for role, side, names in (("x", x, x_names), ("y", y, y_names)):
-        note = refuse_constant(role, side, names, from_file=source is not None)
+    said = list(notes)
+    for role, side, columns in zip("xy", sides, names, strict=True):
+        note = refuse_constant(role, side, columns, from_file=source is not None)
         said += [note] if note else []
-        said += doubts(role, side, names)
-    refuse_shared(x, x_names, y, y_names)
+        said += doubts(role, side, columns, rows)
+    x, y = sides
+    refuse_shared(x, names[0], y, names[1])
     groups = None if labels is None else _codes(labels, said)
-    return Pairs(
-        x, y, x_names, y_names, kinds_of(x), kinds_of(y), tuple(said), source or "arrays", rows, groups
-    )
+    kinds = kinds_of(x), kinds_of(y)
+    return Pairs(x, y, *names, *kinds, tuple(dict.fromkeys(said)), source or "arrays", rows, groups)
 
 
 def check_missing(missing: str) -> None:

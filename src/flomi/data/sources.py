@@ -29,17 +29,15 @@ __all__ = ["Source", "open_source"]
 _READ_ROWS, _READ_NUMBERS, _BUFFER = 16_384, 2**22, 2**20  # at a time: rows and numbers decoded, bytes read
 
 
-_PARQUET, _PLAIN = (
-    "Parquet, it is damaged or another kind of file",
-    "it is damaged or does not hold plain numbers",
-)
+_PARQUET = "Parquet, it is damaged or another kind of file"
+_PLAIN = "it is damaged or does not hold plain numbers"
 
 
 class Source(ABC):
     """Named columns of `rows` rows; `widths` are the values that a row of each column holds, 1 but for images and the like."""
 
-    def __init__(self, name: str, files: Sequence[Path], names: Sequence[str], widths: Sequence[int]) -> None:
-        self.name, self.files, self.names, self.widths = name, tuple(files), tuple(names), tuple(widths)
+    def __init__(self, files: Sequence[Path], names: Sequence[str], widths: Sequence[int]) -> None:
+        self.files, self.names, self.widths = tuple(files), tuple(names), tuple(widths)
         self.rows = 0
         self.notes: tuple[str, ...] = ()
 
@@ -92,7 +90,7 @@ class _Loaded(Source):
     """A table in memory."""
 
     def __init__(self, file: Path, table: Table) -> None:
-        super().__init__(file.name, [file], table.names, [math.prod(v.shape[1:]) for v in table.values])
+        super().__init__([file], table.names, [math.prod(v.shape[1:]) for v in table.values])
         self.loaded, self.notes = table, table.notes
 
     def count(self, positions: Sequence[int]) -> int:
@@ -141,7 +139,7 @@ class _Array(Source):
             names, widths = tuple(map(str, range(numbers))), [1] * numbers
         else:
             names, widths = (file.stem,), [numbers]
-        super().__init__(file.name, [file], names, widths)
+        super().__init__([file], names, widths)
         self.rows = len(array)
         self.step = max(1, min(_READ_ROWS, _READ_NUMBERS // max(1, numbers)))
 
@@ -163,14 +161,14 @@ class _Parquet(Source):
     the scanner of `pyarrow.dataset` decodes a row group at a time, which may be all of a file.
     """
 
-    def __init__(self, name: str, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path]) -> None:
         self.starts, columns = [0], []
         for file in files:
             with _parsing(file, _PARQUET):
                 opened = _opened(file)
                 columns.append(_names(opened))
                 self.starts.append(self.starts[-1] + opened.metadata.num_rows)
-        super().__init__(name, files, columns[0], [1] * len(columns[0]))
+        super().__init__(files, columns[0], [1] * len(columns[0]))
         self.rows = self.starts.pop()
         seen: Counter[str] = Counter()
         self.repeats = []  # of each column: how many of its name come before
@@ -192,10 +190,9 @@ class _Parquet(Source):
         for file in self.files:
             with _parsing(file, _PARQUET):
                 for batch in _opened(file).iter_batches(_READ_ROWS, columns=names, use_threads=False):
-                    places = (
-                        batch.schema.get_all_field_indices(self.names[i])[self.repeats[i]] for i in positions
-                    )
-                    yield [batch.column(at).to_pandas().to_numpy() for at in places]
+                    found = [batch.schema.get_all_field_indices(name) for name in names]
+                    at = [found[k][self.repeats[i]] for k, i in enumerate(positions)]
+                    yield [batch.column(j).to_pandas().to_numpy() for j in at]
 
     def place(self, row: int) -> str:
         if len(self.files) == 1:
@@ -238,7 +235,7 @@ def _parsing(file: Path, what: str) -> Iterator[None]:
 _KINDS: dict[str, Callable[[Path], Source]] = {
     ".csv": lambda file: _Loaded(file, read_text(file, ",")),
     ".tsv": lambda file: _Loaded(file, read_text(file, "\t")),
-    ".parquet": lambda file: _Parquet(file.name, [file]),
+    ".parquet": lambda file: _Parquet([file]),
     ".npy": _Array,
     ".npz": _archive,
 }
@@ -261,9 +258,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     mean them to be. Nothing is unpickled. Raises ValueError or FileNotFoundError with one line that says what is wrong.
     """
     try:
-        several = _several(path)
-        if several:
-            return _Parquet(Path(path).name, several)
+        if several := _several(path):
+            return _Parquet(several)
         file = _checked(path)
         return _KINDS[_suffix(file)](file)
     except PermissionError:
