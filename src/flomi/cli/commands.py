@@ -43,8 +43,8 @@ _BOUNDS = (
     "hd-dime, anchor, club, l1out, ba, doe"
 )
 _CRITICS = (
-    "auto, joint, mlp, separate, separable, bilinear, density, residual, network, null, local, matched, gaussian, "
-    "student, regression, expanded"
+    "auto, null, gaussian, student, local, regression, matched, expanded, residual, network, joint, mlp, separate, "
+    "separable, bilinear, density"
 )
 _LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 

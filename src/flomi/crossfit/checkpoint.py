@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from flomi._version import __version__
 from flomi.bounds import Bound
+from flomi.critics.base import under
 from flomi.crossfit.evaluate import HeldOut, Measured
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Plan
-from flomi.crossfit.storage import as_python, candidate_of, description, under
+from flomi.crossfit.storage import as_python, candidate_of, description
 from flomi.data.pairs import Pairs, Whole
 from flomi.inference.u_statistic import FoldSummary, PairScores
 from flomi.training.candidate import Candidate

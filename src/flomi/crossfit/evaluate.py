@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from flomi.bounds import Bound, Scores
+from flomi.critics.base import PairScorer
 from flomi.inference.u_statistic import LARGEST, Exponential, FoldSummary, PairScores, fold_summary
-from flomi.scores import Critic, Dense, Table, shifts, table_scores
+from flomi.scores import Dense, Table, shifts, table_scores
 from flomi.training.loop import Model
 
 __all__ = ["HeldOut", "Measured", "measure", "pair_scores", "report"]
@@ -55,7 +56,7 @@ class _Encoded:
     def __init__(self, model: Model, bound: Bound, rows: Rows) -> None:
         x, y = rows
         self.model, self.bound, self.n = model, bound, len(x)
-        self.critic: Critic = model.critic  # type: ignore[assignment]
+        self.critic: PairScorer = model.critic  # type: ignore[assignment]
         self.a, self.b = self.critic.encode(x, y)
         self.g, self.u = self.critic.positives(self.a, self.b)
         self.marginal, self.baseline, self.c = model.marginal(y), model.a(x), model.c(x)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from flomi.bounds import Bound
-from flomi.critics import CRITICS
+from flomi.critics.table import CRITICS, TrainingRows, default_candidates
 from flomi.crossfit.evaluate import HeldOut, Measured, measure, pair_scores, report
 from flomi.inference.u_statistic import PairScores, mean_stderr
 from flomi.parallel import check_stop
@@ -25,8 +25,6 @@ __all__ = ["Fold", "How", "best", "compete", "contenders", "continuous"]
 Rows = tuple[Tensor, Tensor]
 TRAINING_ROWS = 1500  # on which the winner's training value is measured
 ATOM = 0.05  # share of a column at one value, from which on it is a value of its own
-MATCHED_ROWS, MATCHED_DIMENSIONS = 500, 20  # where local critics of matched columns compete
-REGRESSION_ROWS = 200
 OPTIMISM = 0.05  # nats: a base that fits its own rows so much better than others leaves a network nothing to learn from
 CALIBRATION_PAIRS = 250_000  # of the validation rows, which choose and calibrate
 
@@ -73,18 +71,10 @@ def contenders(bound: Bound, x: Tensor, y: Tensor, rows: int) -> tuple[str, ...]
     One column against one is what the local critic is for. It takes any shape, so no network follows it there. Forms with more
     parameters than so few rows can fit are left out: they would only cost time.
     """
-    if "density" in bound.needs:
-        return ("density",)
-    dim_x, dim_y = (v[0].numel() for v in (x, y))
-    if dim_x == dim_y == 1 and rows >= 100 and continuous(x) and continuous(y):
-        return ("null", "gaussian", "student", "local")
-    names = ["null", "gaussian"]
-    names += ["student"] if rows >= 5 * (dim_x + dim_y) else []
-    names += ["regression"] if rows >= max(REGRESSION_ROWS, 10 * (dim_x + dim_y)) else []
-    wide = max(dim_x, dim_y) > MATCHED_DIMENSIONS
-    names += ["matched"] if rows >= MATCHED_ROWS and not wide and continuous(x) and continuous(y) else []
-    names += ["expanded"] if rows >= 10 * (dim_x + dim_y + 1) else []
-    return (*names, "residual")
+    both = continuous(x) and continuous(y)
+    return default_candidates(
+        TrainingRows(rows, x[0].numel(), y[0].numel(), both), density="density" in bound.needs, costly=True
+    )
 
 
 def continuous(v: Tensor) -> bool:
@@ -133,7 +123,7 @@ def compete(
     values: dict[str, np.ndarray] = {}  # FLO bound by validation row
     based: str | None = None
     for name in names:
-        if isinstance(name, str) and CRITICS[name].base is not None:
+        if isinstance(name, str) and CRITICS[name].ensemble is not None:
             based = name
             continue
         candidate = make(name, training)
@@ -148,10 +138,12 @@ def compete(
     labels = None if groups is None else groups[validation]
     winner = best(values, labels) if values else None
     bases = {
-        name: v for name, v in values.items()
-        # a network has the features of the expanded form itself
-        if name != "expanded" and getattr(fitted[name].model.critic, "optimism", 0.0) <= OPTIMISM
-    }  # fmt: skip
+        name: v
+        for name, v in values.items()
+        if name in CRITICS
+        and CRITICS[name].base
+        and getattr(fitted[name].model.critic, "optimism", 0.0) <= OPTIMISM
+    }
     base = best(bases, labels) if based and values else None
     for chosen in {winner, base}:
         if chosen in CRITICS and CRITICS[chosen].fit is not None and not interrupted:

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flomi.critics import CRITICS
-from flomi.critics.copula import EllipticalCritic, InSample, of_correlation
+from flomi.critics.base import Formula
+from flomi.critics.copula import EllipticalCritic, of_correlation
 from flomi.critics.nearest_neighbours import ksg
 from flomi.crossfit import fold as candidates
 from flomi.crossfit.checkpoint import Checkpoint
@@ -293,18 +294,18 @@ def _point(
     def fitted(name: str) -> Any:
         return CRITICS[name].fit(x, y)  # type: ignore[misc]
 
-    def at_hand(name: str) -> InSample:
-        return fitted(name).in_sample  # type: ignore[no-any-return]
+    def at_hand(name: str) -> Formula:
+        return fitted(name).formula  # type: ignore[no-any-return]
 
     @cache
-    def formula(name: str) -> InSample:
+    def formula(name: str) -> Formula:
         if name != "gaussian" or whole is None or whole.correlation is None:
             return at_hand(name)
         variance = float(fitted(name)(x, y).var())
         form = of_correlation(torch.from_numpy(whole.correlation), x.shape[1], whole.rows, variance)
         return replace(form, method=f"{form.method}, from all {whole.rows:,} rows")
 
-    def apart(mi: float, stderr: float, form_of: Callable[[str], InSample]) -> float:
+    def apart(mi: float, stderr: float, form_of: Callable[[str], Formula]) -> float:
         """How far `mi` is from what the rivals would have given, beyond twice what makes a rival's formula noisier.
 
         A rival without a formula counts by what it loses on held-out rows and the error of that, at most by `stderr`: at high
@@ -325,7 +326,7 @@ def _point(
     if regular and all(name in forms and CRITICS[name].formula for name in under):
         if chosen in forms:
 
-            def error(form_of: Callable[[str], InSample]) -> float:
+            def error(form_of: Callable[[str], Formula]) -> float:
                 if chosen != "null":
                     return form_of(chosen).stderr
                 # a dependence too weak to win on other rows may still be there
@@ -369,7 +370,7 @@ def _others(
         return ()
     found = []
     if critic not in ("auto", "gaussian"):
-        form = EllipticalCritic.fit(x, y).in_sample
+        form = EllipticalCritic.fit(x, y).formula
         found.append(("the correlations alone give", form.mi, form.stderr))
     if max(x.shape[1], y.shape[1]) <= NEIGHBOUR_DIMENSIONS:
         some = slice(NEIGHBOUR_ROWS)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from flomi.bounds import Bound
 from flomi.critics import CRITICS, PlainCritic
-from flomi.critics.copula import EllipticalCritic
+from flomi.critics.base import PairScorer
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.scores import Critic, table_scores
+from flomi.scores import table_scores
 from flomi.training.ensemble import EnsembleRecipe, Gain, fit_quadratic, fit_residual
 from flomi.training.loop import History, Model, Recipe, calibrate, train
 from flomi.training.user_models import check_critic
@@ -62,7 +62,7 @@ class Candidate:
     def scores(self, x: Tensor, y: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The PMI score p, float64: of aligned rows [n], and of x_i with the y of `columns` [n, m]."""
         x, y = self.prepared(x, y)
-        critic: Critic = self.model.critic  # type: ignore[assignment]
+        critic: PairScorer = self.model.critic  # type: ignore[assignment]
         a, b = critic.encode(x, y)
         c, marginal = self.model.c(x), self.model.marginal(y)
         free = marginal if marginal is not None else torch.zeros_like(c)
@@ -117,12 +117,13 @@ def fit(
         return done(
             Model(kind.fit(*(v.flatten(1) for v in rows)), (), None), (nn.Flatten(), nn.Flatten()), None
         )
-    if kind is not None and kind.base is not None:
+    if kind is not None and kind.ensemble is not None:
         x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, held, strict=True))
-        if kind.base == "learned":
+        if kind.ensemble.untrained is not None:
             base = fit_quadratic(x, y, len(held[0]), seed=seed)
         elif base is None:
-            base = EllipticalCritic.fit(x, y, tails="student")
+            assert kind.ensemble.fallback is not None
+            base = kind.ensemble.fallback(x, y)
         labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
         net, gain, history = fit_residual(
             x, y, len(held[0]), base, settings.ensemble, seed=seed, device=settings.device, groups=labels, progress=progress
@@ -138,7 +139,7 @@ def fit(
         if isinstance(critic, nn.Module):
             net_: nn.Module = own_critic(critic, shape_x, shape_y)
         else:
-            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or base
+            assert kind is not None and kind.build is not None  # a row of CRITICS has build, fit or ensemble
             net_ = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
         prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, held)]
         model = Model(net_, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)

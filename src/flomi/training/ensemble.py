@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flomi.critics.copula import highest
+from flomi.bounds import off_diagonal
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.parallel import check_stop
@@ -67,9 +67,12 @@ class Gain:
 
 def log_mean_off(g: Tensor) -> Tensor:
     """log mean of e^G over the off-diagonal of [..., n, n]; pairs at -inf, which are of one group, do not count."""
-    n = g.shape[-1]
-    off = g.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1]  # a view without the diagonal
-    count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else torch.tensor(n * (n - 1))
+    off = off_diagonal(g)
+    count = (
+        (off > -math.inf).sum((-2, -1))
+        if off.amin() == -math.inf
+        else torch.tensor(off.shape[-2] * off.shape[-1])
+    )
     value: Tensor = off.logsumexp((-2, -1)) - count.log()
     return value
 
@@ -282,9 +285,7 @@ def fit_residual(
         a, b = net.joined(hx, hy, a0, b0)
         some = order[: recipe.judged * 4 // 3]
         among = apart(net.matrix(a[some], b[some]), some)
-        net.shift.copy_(log_mean_off(among))
-        net.high.copy_(highest(among - net.shift, net.pairs(a, b)))
-        net.low.fill_(-math.log(n))
+        net.truncate(among, net.pairs(a, b), shift=log_mean_off(among), low=-math.log(n))
     return net, Gain(float(difference.mean()), stderr, training), history
 
 

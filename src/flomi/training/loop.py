@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from flomi.bounds import Bound, Scores
 from flomi.critics import Baseline, dtype_of
-from flomi.scores import Critic, score
+from flomi.critics.base import PairScorer
+from flomi.scores import score
 
 __all__ = ["History", "Model", "Recipe", "calibrate", "train", "training_mode"]
 
@@ -259,7 +260,7 @@ def calibrate(
     if model.drift is None:
         return
     model.eval()
-    critic: Critic = model.critic  # type: ignore[assignment]
+    critic: PairScorer = model.critic  # type: ignore[assignment]
     with torch.no_grad():
         x = torch.cat([held[0], rows[0]])[:CALIBRATION]
         known = min(len(held[0]), CALIBRATION)

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flomi.bounds import Bound, Scores
 from flomi.critics import PlainCritic
-from flomi.scores import Critic, Table
+from flomi.critics.base import PairScorer
+from flomi.scores import Table
 from flomi.training.loop import Model, training_mode
 
 __all__ = ["check_bound", "check_critic", "scale_note"]
@@ -87,7 +88,7 @@ def _one_a_row(what: str, out: Any, n: int) -> Tensor:
 
 def _check_pairs(critic: nn.Module, x: Tensor, y: Tensor) -> None:
     """All pairs, as `Critic` wants them: a critic with methods of its own may get them wrong."""
-    own: Critic = critic  # type: ignore[assignment]
+    own: PairScorer = critic  # type: ignore[assignment]
     n = len(x)
     try:
         a, b = own.encode(x, y)
