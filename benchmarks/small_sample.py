@@ -43,7 +43,7 @@ def cell(n: int, d: int, rho: float) -> dict[str, object]:
     for _ in range(RUNS[d]):
         x, noise = rng.normal(size=(2, n, d))
         y = rho * x + np.sqrt(1 - rho**2) * noise
-        ranks = EllipticalCritic.fit(torch.from_numpy(x), torch.from_numpy(y)).in_sample
+        ranks = EllipticalCritic.fit(torch.from_numpy(x), torch.from_numpy(y)).formula
         raw, plug_in = canonical(x, y), ranks.mi + ranks.bias
         found.append([raw, raw - known, plug_in, plug_in - known, ranks.mi])
     errors = np.array(found) - truth

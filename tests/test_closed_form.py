@@ -9,8 +9,14 @@ import pytest
 import torch
 from scipy import stats
 
-from flomi.critics.copula import EllipticalCritic, NullCritic, _t_scores, _tail_mi, small_sample_bias
-from flomi.preprocess import RankNormal
+from flomi.critics.copula import (
+    EllipticalCritic,
+    NullCritic,
+    _t_scores,
+    of_correlation,
+    small_sample_bias,
+    tail_mi,
+)
 
 
 def gaussian(n: int, dim: int, rho: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -22,7 +28,7 @@ def gaussian(n: int, dim: int, rho: float, seed: int = 0) -> tuple[torch.Tensor,
 def student(n: int, p: int, q: int, nu: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, float]:
     rng = np.random.default_rng(seed)
     z = torch.from_numpy(rng.standard_normal((n, p + q)) / np.sqrt(rng.chisquare(nu, (n, 1)) / nu))
-    return z[:, :p], z[:, p:], _tail_mi(nu, p, q)
+    return z[:, :p], z[:, p:], tail_mi(nu, p, q)
 
 
 def test_g_of_a_fitted_gaussian_is_the_log_density_ratio() -> None:
@@ -66,23 +72,43 @@ def test_pairs_matrix_and_positives_agree(tails: str) -> None:
     torch.testing.assert_close(critic(x[:5], y[:5]), g)
 
 
-def test_a_critic_is_rebuilt_from_its_tensors() -> None:
-    x, y, _ = student(300, 2, 2, 2)
-    critic = EllipticalCritic.fit(x, y, "student")
-    state = critic.state_dict()
-    own = {name: value for name, value in state.items() if "." not in name}
-    ranks = [
-        RankNormal(**{k.split(".")[1]: v for k, v in state.items() if k.startswith(f"ranks_{s}.")})
-        for s in "xy"
-    ]
-    assert torch.equal(EllipticalCritic(*ranks, **own)(x, y), critic(x, y))
-
-
 def test_null_is_zero_everywhere() -> None:
     null = NullCritic()
     a, b = null.encode(torch.randn(4, 2), torch.randn(3, 5))
     assert null.matrix(a, b).shape == (4, 3) and not null.matrix(a, b).any()
-    assert not null.positives(a[:3], b)[1].any() and null.in_sample.mi == 0
+    assert not null.positives(a[:3], b)[1].any()
+    formula = NullCritic.fit(torch.randn(4, 2), torch.randn(4, 5)).formula
+    assert formula.mi == formula.stderr == formula.second_order == 0 and not formula.influence.any()
+
+
+@pytest.mark.parametrize("tails", ["gaussian", "student"])
+def test_influence_values_average_to_the_estimate_and_carry_its_error(tails: str) -> None:
+    x, y, _ = student(800, 2, 1, 3)
+    formula = EllipticalCritic.fit(x, y + x[:, :1], tails).formula
+    assert float(formula.influence.mean()) == pytest.approx(formula.mi, abs=1e-12)
+    first_order = float(formula.influence.var()) / 800
+    assert math.sqrt(first_order + formula.second_order**2) == pytest.approx(formula.stderr, rel=1e-9)
+    assert formula.second_order < 0.7 * formula.stderr
+
+
+def test_influence_values_foretell_what_leaving_rows_out_does() -> None:
+    """To first order, leaving out a block of rows moves MI to the mean of the others' influence values."""
+    x, y, _ = gaussian(2000, 1, 0.7)
+    whole = EllipticalCritic.fit(x, y).formula
+    for block in torch.arange(2000).split(250):
+        rest = torch.ones(2000, dtype=torch.bool)
+        rest[block] = False
+        moved = EllipticalCritic.fit(x[rest], y[rest]).formula.mi - whole.mi
+        assert abs(moved - float(whole.influence[rest].mean() - whole.mi)) < 0.3 * whole.stderr
+
+
+def test_a_formula_from_correlations_alone_is_that_of_the_rows() -> None:
+    x, y, _ = gaussian(3000, 2, 0.6)
+    critic = EllipticalCritic.fit(x, y)
+    scores = torch.cat([critic.ranks_x(x), critic.ranks_y(y)], 1)
+    found = of_correlation(torch.corrcoef(scores.T), 2, 3000, float(critic(x, y).var()))
+    assert found.mi == pytest.approx(critic.formula.mi, abs=1e-9)
+    assert found.stderr == pytest.approx(critic.formula.stderr, rel=0.02)
 
 
 def test_small_sample_bias_of_log_determinants_is_exact() -> None:
@@ -103,7 +129,7 @@ def test_small_sample_bias_of_log_determinants_is_exact() -> None:
     ("p", "q", "nu", "mi"), [(1, 1, 1, 0.22417), (2, 2, 1, 0.43195), (5, 5, 2, 0.44815), (3, 3, 3, 0.17871)]
 )
 def test_mi_of_student_tails(p: int, q: int, nu: int, mi: float) -> None:
-    assert abs(_tail_mi(nu, p, q) - mi) < 1e-5
+    assert abs(tail_mi(nu, p, q) - mi) < 1e-5
 
 
 @pytest.mark.parametrize("nu", [0.5, 1.0, 2.7, 40.0])
@@ -116,11 +142,11 @@ def test_student_scores_follow_the_quantile_function(nu: float) -> None:
 @pytest.mark.parametrize(
     ("dim", "rho", "n"), [(1, 0.75, 1000), (1, 0.99, 1000), (5, 0.6, 1000), (30, 0.3, 600), (20, 0.0, 300)]
 )
-def test_in_sample_estimate_has_no_bias_and_an_honest_error(dim: int, rho: float, n: int) -> None:
+def test_the_formula_has_no_bias_and_an_honest_error(dim: int, rho: float, n: int) -> None:
     found = []
     for seed in range(30):
         x, y, truth = gaussian(n, dim, rho, seed)
-        found.append(EllipticalCritic.fit(x, y**3).in_sample)  # the copula does not see the cube
+        found.append(EllipticalCritic.fit(x, y**3).formula)  # the copula does not see the cube
     mi, stderr = np.array([f.mi for f in found]), np.mean([f.stderr for f in found])
     assert abs(mi.mean() - truth) < 4 * mi.std() / math.sqrt(30) + 0.002
     assert 0.6 < mi.std() / stderr < 1.45 or (rho == 0 and mi.std() < 1.45 * stderr)
@@ -130,7 +156,7 @@ def test_student_estimate_and_its_error() -> None:
     found = []
     for seed in range(12):
         x, y, truth = student(1000, 2, 3, 2, seed)
-        found.append(EllipticalCritic.fit(x.asinh(), y, "student").in_sample)
+        found.append(EllipticalCritic.fit(x.asinh(), y, "student").formula)
     mi = np.array([f.mi for f in found])
     assert abs(mi.mean() - truth) < 0.02
     assert np.mean([abs(f.mi - truth) < 1.96 * f.stderr for f in found]) > 0.7
@@ -139,7 +165,7 @@ def test_student_estimate_and_its_error() -> None:
 def test_student_stays_gaussian_on_gaussian_data() -> None:
     x, y, _ = gaussian(1000, 3, 0.5)
     critic, plain = EllipticalCritic.fit(x, y, "student"), EllipticalCritic.fit(x, y)
-    assert math.isinf(float(critic.nu)) and critic.in_sample == plain.in_sample
+    assert math.isinf(float(critic.nu)) and critic.formula.mi == plain.formula.mi
 
 
 def test_held_out_score_does_not_pay_for_directions_without_signal() -> None:
@@ -162,20 +188,20 @@ def test_degenerate_columns_and_few_rows_give_numbers() -> None:
     copies = torch.cat([x, x, torch.zeros_like(x)], 1)
     for tails in ("gaussian", "student"):
         critic = EllipticalCritic.fit(copies, y, tails)
-        assert abs(critic.in_sample.mi - truth) < 0.15
+        assert abs(critic.formula.mi - truth) < 0.15
         assert torch.isfinite(critic(copies, y)).all()
     constant = EllipticalCritic.fit(torch.zeros_like(x), y)
-    assert constant.in_sample.mi == 0 and not constant(x, y).any()
+    assert constant.formula.mi == 0 and not constant(x, y).any()
     wide = EllipticalCritic.fit(torch.randn(15, 10), torch.randn(15, 10), "student")
-    assert math.isfinite(wide.in_sample.mi) and wide.in_sample.stderr > 3
+    assert math.isfinite(wide.formula.mi) and wide.formula.stderr > 3
     assert torch.isfinite(wide(torch.randn(5, 10), torch.randn(5, 10))).all()
-    assert EllipticalCritic.fit(x, 2 * x).in_sample.mi > 8
+    assert EllipticalCritic.fit(x, 2 * x).formula.mi > 8
 
 
 def test_discrete_columns_are_served() -> None:
     x, y, _ = gaussian(2000, 1, 0.8)
     critic = EllipticalCritic.fit(x, (y > 0).double())
-    assert 0.15 < critic.in_sample.mi < 0.6 and torch.isfinite(critic(x, y)).all()
+    assert 0.15 < critic.formula.mi < 0.6 and torch.isfinite(critic(x, y)).all()
 
 
 def test_bad_calls_are_refused() -> None:

@@ -65,8 +65,8 @@ def make(name: str) -> nn.Module:
     return kind.build(DIM_X, DIM_Y, (8, 8)).double()
 
 
-# Rows with a `base` are tested in test_residual.py, and "local", for one column against one, in test_local_ratio.py.
-NAMES = [*(n for n, kind in CRITICS.items() if not kind.base and n != "local"), "own", "own with dual"]
+# Rows with an `ensemble` are tested in test_residual.py, and "local", for one column against one, in test_local_ratio.py.
+NAMES = [*(n for n, kind in CRITICS.items() if not kind.ensemble and n != "local"), "own", "own with dual"]
 TRAINED = [n for n in NAMES if n not in CRITICS or CRITICS[n].build]
 EVERY = pytest.mark.parametrize("name", NAMES)
 
@@ -118,10 +118,7 @@ def test_state_dict_brings_the_scores_back(name: str) -> None:
         assert not torch.equal(other(x, y), critic(x, y))
         other.load_state_dict(critic.state_dict())
     else:  # a closed form's state is in its buffers
-        other = copy.deepcopy(critic)
-        for buffer in other.buffers():
-            buffer.zero_()
-        other.load_state_dict(critic.state_dict())
+        other = CRITICS[name].restore(critic.state_dict(), critic.sizes)
     assert torch.equal(other(x, y), critic(x, y))
 
 

@@ -68,11 +68,13 @@ def test_pairs_with_tails_of_their_own_are_matched() -> None:
 
 
 def test_pairs_matrix_and_single_precision_codes_agree() -> None:
-    x, y = noisy_copies(1000, 2)
+    x, y = noisy_copies(3000, 2)
     critic = MatchedCritic.fit(x, y)
+    assert len(critic.parts) == 2
     a, b = critic.encode(1e6 * x[:5], y[:4])
     torch.testing.assert_close(critic.pairs(a[:, None], b[None]), critic.matrix(a, b))
     torch.testing.assert_close(critic.matrix(a.float(), b.float()), critic.matrix(a, b), rtol=1e-4, atol=1e-4)
+    assert torch.equal(MatchedCritic.restore(critic.state_dict(), {})(x, y), critic(x, y))
 
 
 def test_it_wins_where_it_should_with_an_honest_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from flomi import MIEstimator
 from flomi.critics import CRITICS
 from flomi.crossfit.storage import JSON, TENSORS
 
+SAVED = sorted(
+    (Path(__file__).parent / "saved").glob("*.zip")
+)  # by flomi 0.1 before critics had one base class
 X = np.random.default_rng(0).normal(size=(300, 2))
 Y = X + np.random.default_rng(1).normal(size=(300, 2))
 
@@ -47,6 +51,15 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert np.array_equal(estimator.result_.pmi, again.result_.pmi)
     assert estimator.result_.to_dict() == again.result_.to_dict()
     assert again.get_params() == estimator.get_params() and again.columns_ == estimator.columns_
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_folders_of_earlier_versions_give_the_same_numbers(path: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(path) as saved:
+        saved.extractall(tmp_path)
+    expected = json.loads((tmp_path / "expected.json").read_text())
+    found = MIEstimator.load(tmp_path).pmi(np.array(expected["x"]), np.array(expected["y"]))
+    np.testing.assert_allclose(found, expected["pmi"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("hidden", [(8, 4), [8], None])
@@ -136,6 +149,15 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     tensors = load_file(path / TENSORS)
     name = next(n for n in tensors if n.endswith("trunk.0.weight") or "first_x.weight" in n)
     tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, path / TENSORS)
+    with pytest.raises(ValueError, match="saved estimator"):
+        MIEstimator.load(path)
+
+
+def test_a_missing_tensor_of_a_closed_form_is_refused(tmp_path: Path) -> None:
+    path = fitted().save(tmp_path / "saved")
+    tensors = load_file(path / TENSORS)
+    del tensors["0.model.critic.weight_x"]
     save_file(tensors, path / TENSORS)
     with pytest.raises(ValueError, match="saved estimator"):
         MIEstimator.load(path)

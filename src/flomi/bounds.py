@@ -31,7 +31,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-__all__ = ["BOUNDS", "Bound", "Negatives", "RunningNormaliser", "Scores", "fenchel", "get", "log_mean_exp"]
+__all__ = [
+    "BOUNDS",
+    "Bound",
+    "Negatives",
+    "RunningNormaliser",
+    "Scores",
+    "fenchel",
+    "get",
+    "log_mean_exp",
+    "off_diagonal",
+]
 
 
 def fenchel(log_t: Tensor, u: Tensor) -> Tensor:
@@ -56,6 +66,18 @@ def log_mean_exp(a: Tensor, dim: int = -1) -> Tensor:
     1000.0
     """
     return torch.logsumexp(a, dim) - math.log(a.shape[dim])
+
+
+def off_diagonal(g: Tensor) -> Tensor:
+    """All but the diagonal of [..., n, n], as a view [..., n - 1, n]: the diagonal gets no gradient at all.
+
+    >>> off_diagonal(torch.arange(9).view(3, 3)).flatten()
+    tensor([1, 2, 3, 5, 6, 7])
+    """
+    n = g.shape[-1]
+    # without the last entry, the diagonal is the first of every n + 1
+    off: Tensor = g.flatten(-2)[..., :-1].unflatten(-1, (n - 1, n + 1))[..., 1:]
+    return off
 
 
 class Negatives(Protocol):

@@ -10,8 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RankNormal", "Standardize", "Whiten"]
+__all__ = ["RankNormal", "Standardize", "Whiten", "inverse_root"]
 
+_CONSTANT = (
+    1e-6  # relative variance below which `Whiten.reduce` takes a direction for constant: far above rounding
+)
 _TAIL = 0.5  # normal scores: from the outermost training value out to the limit, and in to what sets the unit
 
 
@@ -153,15 +156,34 @@ class Whiten(nn.Module):
         cov = deviations.T @ deviations / n
         level = cov.diagonal().mean()
         if shrink is None:
-            noise = (deviations.square().sum(1).square().mean() - cov.square().sum()) / n
-            shrink = float((noise / (cov.square().sum() - d * level**2).clamp(min=1e-300)).clamp(0, 1))
+            from sklearn.covariance import ledoit_wolf_shrinkage
+
+            shrink = float(ledoit_wolf_shrinkage(deviations.cpu().numpy(), assume_centered=True))
         values, vectors = torch.linalg.eigh((1 - shrink) * cov + shrink * level * torch.eye(d).to(cov))
         floor = torch.where(values[-1] > 0, 1e-10 * values[-1], 1.0)
         weight = vectors / values.clamp(min=floor).sqrt() @ vectors.T
         return cls(center.to(x.dtype), weight.to(x.dtype))
 
+    @classmethod
+    def reduce(cls, x: Tensor) -> Whiten:
+        """Without shrinking, and less the directions that are constant up to rounding: copies of a column, one of all dummies."""
+        center = x.mean(0)
+        values, vectors = torch.linalg.eigh((x - center).T @ (x - center) / len(x))
+        values[-1:].clamp_(min=1e-12)  # one direction stays
+        weight, kept = inverse_root(values, vectors, _CONSTANT)
+        return cls(center, weight @ vectors.T if kept.all() else weight)
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) @ self.weight
+
+
+def inverse_root(values: Tensor, vectors: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """From the eigenvalues and vectors of a covariance, directions of unit variance [d, kept], and the mask [d] of those kept.
+
+    Left out are those whose variance is below the share `least` of the largest: constant up to rounding.
+    """
+    kept = values > least * values[-1:].clamp(min=1e-300)
+    return vectors[:, kept] / values[kept].sqrt(), kept
 
 
 def _rows(x: Tensor) -> Tensor:

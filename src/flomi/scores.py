@@ -2,10 +2,6 @@
 
 Negatives never contain the positive. A plain random permutation keeps one row in its place on average, and that one true
 pair caps every bound at log n + 1; so there is none here, in training or in evaluation.
-
-A critic, for this file, is a module with `encode(x, y) -> (a, b)`, one pass of every encoder for the batch;
-`positives(a, b) -> (g, u)` for aligned rows; `pairs(a, b) -> g`, which broadcasts over leading dimensions; and
-`matrix(a, b) -> G` with rows x and columns y.
 """
 
 from __future__ import annotations
@@ -13,17 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from flomi.bounds import Negatives, Scores
+from flomi.bounds import Negatives, Scores, off_diagonal
+from flomi.critics.base import PairScorer
 
 __all__ = [
     "NEGATIVES",
-    "Critic",
     "Dense",
     "Streamed",
     "Table",
@@ -37,15 +33,6 @@ __all__ = [
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
 SPARSE = 8  # from an eighth of a row on an exact critic is faster by rows of its matrix than pair by pair
-
-
-class Critic(Protocol):
-    """What a critic must offer: see the module's docstring."""
-
-    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]: ...
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor: ...
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -63,19 +50,14 @@ class Dense:
         return _lse_others(self.matrix, own, 1 if over == "y" else 0) - math.log(self.count - drop)
 
     def lme_all(self) -> Tensor:
-        off = self._off_diagonal()
+        off = off_diagonal(self.matrix)
         return torch.logsumexp(off.reshape(-1), 0) - math.log(off.numel())
 
     def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
-        return f(self._off_diagonal()).mean()
+        return f(off_diagonal(self.matrix)).mean()
 
     def probe(self, rows: int) -> Tensor:
         return self.matrix[:rows].detach().clone().fill_diagonal_(-math.inf)
-
-    def _off_diagonal(self) -> Tensor:
-        # After the first entry the diagonal recurs every n + 1 entries: a view without it, so it gets no gradient at all.
-        n = len(self.matrix)
-        return self.matrix.reshape(-1)[1:].view(n - 1, n + 1)[:, :-1]
 
 
 @dataclass(frozen=True)
@@ -113,7 +95,7 @@ class Table:
 class Streamed:
     """All off-diagonal pairs, `chunk` rows at a time and recomputed for the gradient: memory O(n chunk), not O(n^2)."""
 
-    critic: Critic
+    critic: PairScorer
     a: Tensor
     b: Tensor
     chunk: int
@@ -208,32 +190,32 @@ def _take(b: Tensor, partners: Tensor) -> Tensor:
 
 
 def _all(
-    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
     return Dense(critic.matrix(a, b))
 
 
 def _chunked(
-    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
     return Streamed(critic, a, b, chunk)
 
 
 def _shifts(
-    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
     partners = shifts(len(a), m, generator).to(a.device)
     return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
 
 
 def _derangements(
-    critic: Critic, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
 ) -> Negatives:
     partners = derangements(len(a), m, generator).to(a.device)
     return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
 
 
-Scheme = Callable[[Critic, Tensor, Tensor, int, int, "torch.Generator | None"], Negatives]
+Scheme = Callable[[PairScorer, Tensor, Tensor, int, int, "torch.Generator | None"], Negatives]
 NEGATIVES: dict[str, Scheme] = {
     "all": _all,
     "chunked": _chunked,
@@ -243,7 +225,7 @@ NEGATIVES: dict[str, Scheme] = {
 
 
 def score(
-    critic: Critic,
+    critic: PairScorer,
     x: Tensor,
     y: Tensor,
     negatives: str = "all",
@@ -291,7 +273,9 @@ def score(
     return Scores(pos, neg, u, baseline(x) if baseline else None, marginal(y) if marginal else None)
 
 
-def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[Tensor, Tensor, Negatives]:
+def _given(
+    critic: PairScorer, x: Tensor, y: Tensor, y_neg: Tensor | None
+) -> tuple[Tensor, Tensor, Negatives]:
     if y_neg is None:
         raise ValueError("negatives='given' needs y_neg, [m, ...] or [n, m, ...]")
     if y_neg.numel() == 0:
@@ -308,7 +292,7 @@ def _given(critic: Critic, x: Tensor, y: Tensor, y_neg: Tensor | None) -> tuple[
     )
 
 
-def table_scores(critic: Critic, a: Tensor, b: Tensor, partners: Tensor, exact: bool) -> Tensor:
+def table_scores(critic: PairScorer, a: Tensor, b: Tensor, partners: Tensor, exact: bool) -> Tensor:
     """[n, m] scores g(x_i, y_j), j = partners[i, k], some rows at a time; the matrix of an `exact` critic is one product."""
     n, m = partners.shape
     if m == n - 1 or (exact and m > n // SPARSE):

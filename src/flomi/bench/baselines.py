@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from flomi.critics import nearest_neighbours as classical
+from flomi.critics import kernel_density, nearest_neighbours
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Answer:
     """
     if len(x) <= k:
         raise NotApplicable(f"{len(x)} rows have no {k} neighbours each")
-    return _mean(classical.ksg(*_standard_tensors(x, y), k))
+    return _mean(nearest_neighbours.ksg(*_standard_tensors(x, y), k))
 
 
 def histogram(x: Array, y: Array, seed: int) -> Answer:
@@ -174,7 +174,7 @@ def kde(x: Array, y: Array, seed: int) -> Answer:
         )
     if np.linalg.matrix_rank(_standard(np.hstack([x, y]))) < columns:
         raise NotApplicable("a column is constant or a linear function of others: there is no density")
-    return _mean(classical.kde(*_standard_tensors(x, y), rows=KDE_ROWS))
+    return _mean(kernel_density.kde(*_standard_tensors(x, y), rows=KDE_ROWS))
 
 
 def _mean(local: Tensor) -> Answer:

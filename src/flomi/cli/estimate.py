@@ -110,7 +110,7 @@ def estimate(
         )
 
     calm_threads()
-    from flomi.data.streaming import ROWS, read
+    from flomi.streaming import ROWS, read
 
     _check_device(device)
     rank, world = _join_ranks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flomi.critics.base import Critic, Formula
 from flomi.critics.density import ConditionalGaussian
 from flomi.critics.networks import (
     Baseline,
@@ -20,7 +21,9 @@ __all__ = [
     "CRITICS",
     "Baseline",
     "ConditionalGaussian",
+    "Critic",
     "CriticKind",
+    "Formula",
     "JointCritic",
     "PlainCritic",
     "QuadraticCritic",

@@ -8,7 +8,7 @@ variates s = A x and t = B y (whitened, only matching pairs correlated, with can
     Student    PMI = c + k - (v+p+q)/2 log(1 + Q/v) + (v+p)/2 log(1 + |s|^2/v) + (v+q)/2 log(1 + |t|^2/v)
                Q = |s|^2 + |t|^2 - 2 h,   k = log G((v+p+q)/2) G(v/2) / ( G((v+p)/2) G((v+q)/2) ),   G the gamma function
 
-Each critic comes with `in_sample`, the efficient estimate of MI on its own training rows, corrected for small samples.
+`formula` of a fitted critic is the efficient estimate of MI on its own training rows, corrected for small samples.
 """
 
 from __future__ import annotations
@@ -18,112 +18,104 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flomi.preprocess import RankNormal
+from flomi.critics.base import SETTINGS as TRUNCATION
+from flomi.critics.base import Critic, Formula
+from flomi.preprocess import RankNormal, inverse_root
+from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["EllipticalCritic", "InSample", "NullCritic", "highest", "of_correlation", "small_sample_bias"]
+__all__ = ["SETTINGS", "EllipticalCritic", "NullCritic", "of_correlation", "small_sample_bias"]
 
-_FOLDS = 5  # of the cross-validated canonical correlations
-_SHRINK = (0.0, 0.1, 0.3, 0.6, 1.0)  # of the correlations within x and within y, tried by cross-validation
-_TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
-_NU = (0.5, 60.0)  # degrees of freedom searched; above them a Student copula is as good as Gaussian
-CAP_ROWS, CAP_MEAN = 1000, 1.25
-_SEARCH = 400_000  # numbers (rows times columns) that the search for nu looks at
+TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
 
 
 @dataclass(frozen=True)
-class InSample:
-    """MI in nats of a model fitted to all of its rows: `mi` is the plug-in value less its small-sample `bias`; with its
-    standard error, and in words how it was made."""
+class CopulaSettings:
+    folds: int = setting(5, f"{UNMEASURED}of the cross-validated canonical correlations")
+    shrinkages: tuple[float, ...] = setting(
+        (0.0, 0.1, 0.3, 0.6, 1.0),
+        f"{UNMEASURED}of the correlations within x and within y, tried by cross-validation",
+    )
+    nu: tuple[float, float] = setting(
+        (0.5, 60.0),
+        f"{UNMEASURED}degrees of freedom searched; only of the upper end it is known that beyond it tails carry less than "
+        "0.0002 nats in 1 + 1 columns and 0.003 in 5 + 5 (`tail_mi`)",
+    )
+    search_numbers: int = setting(
+        400_000, f"{UNMEASURED}rows times columns that the search for nu looks at, for its time"
+    )
+    rows_per_column: int = setting(
+        5, f"{UNMEASURED}with fewer rows tails can't be told from directions that the fit has used up"
+    )
+    rank_loss: float = setting(
+        0.3,
+        "a fit: what normal scores take off a correlation is 0.78 to 1.07 times this law for n from 50 to 5,000 rows and r from "
+        "0.3 to 0.99, 0.83 to 0.94 times at 0.999 (1,200 to 20,000 samples of normal pairs each, 2026-11-30)",
+    )
+    rank_noise: float = setting(
+        0.5,
+        "standard deviation of what ranks change in MI, in units of their loss: 0.34 to 0.63 for r of 0.99 and more in the same "
+        "samples; for weaker correlations more (1 at 0.8, 4 at 0.3), where it is less than half of the sampling error",
+    )
 
-    mi: float
-    stderr: float
-    bias: float
-    method: str
+
+SETTINGS = CopulaSettings()
 
 
-class NullCritic(nn.Module):
+class NullCritic(Critic):
     """g = u = 0, the right answer for independent data: its bound is exactly 0 with no variance.
 
     >>> NullCritic()(torch.ones(3, 2), torch.ones(3, 1))
     tensor([0., 0., 0.])
     """
 
-    in_sample = InSample(0.0, 0.0, 0.0, "0, as no dependence was found; the error is the Gaussian copula's")
+    row = "null"
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> NullCritic:
-        return cls()
+        critic = cls()
+        method = "0, as no dependence was found; the error is the Gaussian copula's"
+        critic.formula = Formula.of_rows(0.0, 0.0, 0.0, method, torch.zeros(len(x)))
+        return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_zeros(len(x), 1), y.new_zeros(len(y), 1)
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(-1)
 
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b.T
-
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pairs(a, b), self.pairs(a, b)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
-
-
-class EllipticalCritic(nn.Module):
+class EllipticalCritic(Critic):
     r"""Exact log density ratio of a Gaussian or a Student copula: g = PMI under the model, u = -g.
 
     `fit` with `tails="gaussian"` is canonical correlation analysis on normal scores. `tails="student"` also estimates the
     degrees of freedom nu by maximum likelihood, for the dependence in the tails that a Gaussian lacks; nu stays infinite
     (Gaussian) unless a finite one gains more than 1/2 log n. The canonical correlations and scales in g are
     cross-validated within the training rows, so that directions which only look correlated there cost little held-out
-    score; `in_sample` uses the plain ones. g is held between -log n and `highest`: beyond these n rows are no evidence, and rows
+    score; `formula` uses the plain ones, and its influence values are the PMI by row, which is what the Gaussian MI's influence
+    function is. g is truncated at -log n and `truncation_level`: beyond these n rows are no evidence, and rows
     unlike any in training can't carry the bound off. x: [n, dim_x], y: [n, dim_y]; ValueError below 10 rows.
     References: Hotelling 1936; Demarta and McNeil 2005, "The t copula and related copulas"; Bartz 2016,
     "Cross-validation based nonlinear shrinkage".
 
     >>> x = torch.randn(4000, 1)
     >>> critic = EllipticalCritic.fit(x, (0.75 * x + 0.4375**0.5 * torch.randn(4000, 1)) ** 3)
-    >>> abs(critic.in_sample.mi - 0.4133) < 0.05
+    >>> abs(critic.formula.mi - 0.4133) < 0.05
     True
     """
 
-    nu: Tensor
+    row = "student"
+    submodules = (("ranks_x", RankNormal), ("ranks_y", RankNormal))
+    side_terms = 2
+
+    nu: Tensor  # [], infinite for Gaussian
     center_x: Tensor
     center_y: Tensor
-    weight_x: Tensor
-    weight_y: Tensor
-    corr: Tensor
-    low: Tensor
-    high: Tensor
-    in_sample: InSample
+    weight_x: Tensor  # [dim_x, p], p the rank of x: the canonical variates
+    weight_y: Tensor  # [dim_y, q]
+    corr: Tensor  # [min(p, q)]
 
-    def __init__(
-        self,
-        ranks_x: RankNormal,
-        ranks_y: RankNormal,
-        *,
-        nu: Tensor,
-        center_x: Tensor,
-        center_y: Tensor,
-        weight_x: Tensor,
-        weight_y: Tensor,
-        corr: Tensor,
-        low: Tensor | None = None,
-        high: Tensor | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, ranks_x: RankNormal, ranks_y: RankNormal, **buffers: Tensor) -> None:
+        super().__init__(**buffers)
         self.ranks_x, self.ranks_y = ranks_x, ranks_y
-        self.register_buffer("nu", nu)  # [], infinite for Gaussian
-        self.register_buffer("center_x", center_x)
-        self.register_buffer("center_y", center_y)
-        self.register_buffer("weight_x", weight_x)  # [dim_x, p], p the rank of x: the canonical variates
-        self.register_buffer("weight_y", weight_y)  # [dim_y, q]
-        self.register_buffer("corr", corr)  # [min(p, q)]
-        self.register_buffer("low", torch.tensor(-math.inf, dtype=corr.dtype) if low is None else low)
-        self.register_buffer("high", torch.tensor(math.inf, dtype=corr.dtype) if high is None else high)
 
     @classmethod
     def fit(
@@ -157,9 +149,9 @@ class EllipticalCritic(nn.Module):
         a = critic._side(z[:, :dim].to(dtype), critic.center_x, critic.weight_x)
         b = critic._side(z[:, dim:].to(dtype), critic.center_y, critic.weight_y)
         pmi = critic.pairs(a, b)
-        critic.in_sample = _in_sample(dispersion, nu, kept, corr, len(pmi), float(pmi.double().var()))
-        some = critic.matrix(a[:CAP_ROWS], b[:CAP_ROWS])
-        critic.low, critic.high = torch.tensor(-math.log(len(x)), dtype=dtype), highest(some, pmi)
+        critic.formula = _formula(dispersion, nu, kept, corr, pmi)
+        some = critic.matrix(a[: TRUNCATION.rows], b[: TRUNCATION.rows])
+        critic.truncate(some, pmi, low=-math.log(len(x)))
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,55 +165,18 @@ class EllipticalCritic(nn.Module):
         own = (first.square() * (r2 / (1 - r2))).sum(-1, keepdim=True) / 2
         return torch.cat([first * (self.corr / (1 - r2)).sqrt(), own, s.square().sum(-1, keepdim=True)], -1)
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._log_ratio((a[..., :-2] * b[..., :-2]).sum(-1), a[..., -2:], b[..., -2:])
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._log_ratio(a[:, :-2] @ b[:, :-2].T, a[:, None, -2:], b[None, :, -2:])
-
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.pairs(a, b)
-        return g, -g
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
-
-    def _log_ratio(self, cross: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        h = (cross - a[..., 0]).sub_(b[..., 0])
+    def combine(self, inner: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+        """The law of the module's docstring from h's cross term and, of each side, the rest of h and |s|^2."""
+        h = (inner - of_x[..., 0]).sub_(of_y[..., 0])
         c = -0.5 * torch.log1p(-self.corr.square()).sum()
         if not torch.isfinite(self.nu):
-            return h.add_(c).clamp_(self.low, self.high)
+            return h.add_(c)
         nu, p, q = self.nu, self.weight_x.shape[1], self.weight_y.shape[1]
-        qx, qy = a[..., 1], b[..., 1]
+        qx, qy = of_x[..., 1], of_y[..., 1]
         k = torch.lgamma((nu + p + q) / 2) + torch.lgamma(nu / 2)
         k = k - torch.lgamma((nu + p) / 2) - torch.lgamma((nu + q) / 2)
         g = (nu + p) / 2 * torch.log1p(qx / nu) + (nu + q) / 2 * torch.log1p(qy / nu)
-        g = c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
-        return g.clamp(self.low, self.high)
-
-
-def highest(g: Tensor, positive: Tensor) -> Tensor:
-    """Where to cap a critic: at its largest score of a training pair, `positive` [n], or where g [m, m] says that is too high.
-
-    For a PMI the mean of e^g over pairs that do not match is 1. A few pairs of outliers that carry it far beyond are errors
-    of the model, and held-out rows would bring more of them: the cap is lowered until the mean is at most `CAP_MEAN`.
-    """
-    m = len(g)
-    off = g.flatten()[:-1].view(m - 1, m + 1)[:, 1:].flatten().double()  # all but the diagonal
-    count = min(len(off), 2**14)
-    some = off[::16]  # whose largest say what to sort: topk of all of them is slow
-    likely = off[off >= some.topk(min(len(some), count // 8)).values[-1]]
-    largest = (likely if len(likely) >= count else off).topk(count).values
-    e = torch.exp(largest)
-    rest = torch.exp(off.clamp(max=float(largest[-1]))).sum() - e[-1] * len(e)
-    # with the cap at the k-th largest, the first k are that high, those below as they are
-    capped = e * torch.arange(1, len(e) + 1).to(e) + e.flip(0).cumsum(0).flip(0) - e
-    too_high = int(((rest + capped) / len(off) > CAP_MEAN).sum())
-    return (
-        positive.max()
-        if too_high == 0
-        else torch.minimum(positive.max(), largest[min(too_high, len(e) - 1)].to(positive))
-    )
+        return c + k + g - (nu + p + q) / 2 * torch.log1p((qx + qy - 2 * h).clamp(min=0) / nu)
 
 
 def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -242,8 +197,8 @@ def _fit_law(z: Tensor, nu: float, start: Tensor | None = None) -> tuple[Tensor,
 def _whitened(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """t on the axes of s, unit variance, and the eigenvalues of s; directions without variance are left out."""
     values, vectors = torch.linalg.eigh(s)
-    keep = values > _TINY * values[-1:].clamp(min=1e-300)
-    return t @ (vectors[:, keep] / values[keep].sqrt()), values[keep]
+    root, kept = inverse_root(values, vectors, TINY)
+    return t @ root, values[kept]
 
 
 def _log_likelihood(t: Tensor, s: Tensor, nu: float) -> float:
@@ -295,9 +250,11 @@ def _search_nu(z: Tensor) -> float:
     from scipy.optimize import minimize_scalar
 
     n, d = z.shape
-    if n < 5 * d:  # too few rows to tell tails from directions that the fit has used up
+    if (
+        n < SETTINGS.rows_per_column * d
+    ):  # too few rows to tell tails from directions that the fit has used up
         return math.inf
-    rows = z[:: max(1, n // max(5 * d, _SEARCH // d))]
+    rows = z[:: max(1, n // max(SETTINGS.rows_per_column * d, SETTINGS.search_numbers // d))]
     s: Tensor | None = None
 
     def height(log_nu: float) -> float:
@@ -306,7 +263,7 @@ def _search_nu(z: Tensor) -> float:
         t, center, s, _ = _fit_law(rows, nu, s)
         return len(rows) * _log_likelihood(t - center, s, nu)
 
-    low, high = (math.log(v) for v in _NU)
+    low, high = (math.log(v) for v in SETTINGS.nu)
     gaussian = height(math.inf)
     if height(high) <= gaussian:  # the likelihood falls as soon as 1 / nu leaves 0
         return math.inf
@@ -318,8 +275,9 @@ def _search_nu(z: Tensor) -> float:
 
 def _fold_moments(z: Tensor, w: Tensor) -> Tensor:
     """Weighted second moments of each fold of interleaved rows, [folds, d, d]."""
-    folds = [(z[f::_FOLDS], w[f::_FOLDS, None]) for f in range(_FOLDS)]
-    return torch.stack([(v * u).T @ v * (_FOLDS / len(z)) for v, u in folds])
+    k = SETTINGS.folds
+    folds = [(z[f::k], w[f::k, None]) for f in range(k)]
+    return torch.stack([(v * u).T @ v * (k / len(z)) for v, u in folds])
 
 
 class _Blocks:
@@ -337,17 +295,16 @@ class _Blocks:
 
     @staticmethod
     def _root(values: Tensor, vectors: Tensor, shrink: float) -> Tensor:
-        values = (1 - shrink) * values + shrink * values.mean()
-        keep = values > _TINY * values[-1].clamp(min=1e-300)
-        scaled: Tensor = vectors[:, keep] / values[keep].sqrt()
-        return scaled
+        return inverse_root((1 - shrink) * values + shrink * values.mean(), vectors, TINY)[0]
 
 
 def _canonical(moments: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical directions, scaled, and correlations, as left-out folds see those of the other folds; best shrinkage."""
     every = _Blocks(moments.mean(0), dim)
     others = [_Blocks(moments.mean(0) - left, dim) for left in moments / len(moments)]
-    found = [_cross_validated(every, others, moments / len(moments), dim, shrink) for shrink in _SHRINK]
+    found = [
+        _cross_validated(every, others, moments / len(moments), dim, shrink) for shrink in SETTINGS.shrinkages
+    ]
     return max(found, key=lambda f: -float(torch.log1p(-f[2].square()).sum()))
 
 
@@ -370,29 +327,33 @@ def _cross_validated(
 
 
 def _decreasing(r: Tensor) -> Tensor:
-    """Isotonic regression on non-increasing sequences (pool adjacent violators)."""
-    blocks: list[tuple[float, int]] = []
-    for value in r.tolist():
-        size = 1
-        while blocks and blocks[-1][0] < value:
-            last, count = blocks.pop()
-            value, size = (last * count + value * size) / (count + size), size + count
-        blocks.append((value, size))
-    return torch.tensor([v for v, k in blocks for _ in range(k)], dtype=r.dtype)
+    """Isotonic regression on non-increasing sequences."""
+    from scipy.optimize import isotonic_regression
+
+    return torch.as_tensor(isotonic_regression(r.numpy(), increasing=False).x.copy())
 
 
-def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> InSample:
-    """`in_sample` of a Gaussian copula from the correlations s [d, d] of n rows' normal scores, the first `dim` columns being x.
+def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> Formula:
+    """`formula` of a Gaussian copula from the correlations s [d, d] of n rows' normal scores, the first `dim` columns being x.
 
     For rows that are not in memory; `variance` is that of the PMI, measured on some of them. More rows than columns are needed.
 
     >>> round(of_correlation(torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64), 1, 10**6, 0.4).mi, 4)
     0.2231
     """
-    return _in_sample(s, math.inf, dim, torch.zeros(1), n, variance)
+    mi, stderr, bias, method = _estimate(s, math.inf, dim, torch.zeros(1), n, variance)
+    return Formula(mi, stderr, bias, method, torch.empty(0), math.sqrt(max(0.0, stderr**2 - variance / n)))
 
 
-def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, of_pmi: float) -> InSample:
+def _formula(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> Formula:
+    pmi = pmi.double()
+    return Formula.of_rows(*_estimate(s, nu, dim, corr, len(pmi), float(pmi.var())), pmi)
+
+
+def _estimate(
+    s: Tensor, nu: float, dim: int, corr: Tensor, n: int, of_pmi: float
+) -> tuple[float, float, float, str]:
+    """MI, standard error, bias and method, from the dispersion s and the variance of the PMI."""
     wx, wy, r = _Blocks(s, dim).directions()
     p, q = wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
@@ -401,16 +362,15 @@ def _in_sample(s: Tensor, nu: float, dim: int, corr: Tensor, n: int, of_pmi: flo
     dof = share * n - 1
     if dof <= p + q:
         mi = -0.5 * float(torch.log1p(-corr.square()).sum())
-        return InSample(mi, p * q / n / 2, 0.0, f"{name}, cross-validated: too few rows for its formula")
+        return mi, p * q / n / 2, 0.0, f"{name}, cross-validated: too few rows for its formula"
     bias, variance = small_sample_bias(p, q, dof)
     loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
-    plug_in += 0.0 if math.isinf(nu) else _tail_mi(nu, p, q)
+    plug_in += 0.0 if math.isinf(nu) else tail_mi(nu, p, q)
     spread = max(of_pmi, float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
-    stderr = math.sqrt(spread / n + variance + loss**2 / 4)  # ranks add noise of about half their loss
-    method = f"{name}, in sample with small-sample correction"
-    return InSample(plug_in - bias, stderr, bias, method)
+    stderr = math.sqrt(spread / n + variance + (SETTINGS.rank_noise * loss) ** 2)
+    return plug_in - bias, stderr, bias, f"{name}, in sample with small-sample correction"
 
 
 def small_sample_bias(p: int, q: int, dof: float) -> tuple[float, float]:
@@ -424,8 +384,8 @@ def small_sample_bias(p: int, q: int, dof: float) -> tuple[float, float]:
 def _rank_loss(s: Tensor, dim: int, n: int) -> float:
     """What normal scores take off, to first order: each correlation is low by 0.3 log(n / (1 - r^2)) r sqrt(1 - r^2) / n."""
     r2 = s.square().clamp(max=1 - 1e-12)
-    low = 0.3 * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n
-    # correlations below what noise alone would reach in a matrix of this size count as 0
+    low = SETTINGS.rank_loss * torch.log(n / (1 - r2)) * s * (1 - r2).sqrt() / n
+    # the largest of d^2 / 2 squared standard normals is about 2 log(d^2 / 2) < 4 log d: what noise alone reaches counts as 0
     low = torch.where(r2 * n > 4 * math.log(len(s)), low, 0.0)
     low = low - low.diagonal().diag()
 
@@ -439,7 +399,7 @@ def _rank_loss(s: Tensor, dim: int, n: int) -> float:
     return 0.5 * (slope(first) + slope(second) - slope(every))
 
 
-def _tail_mi(nu: float, p: int, q: int) -> float:
+def tail_mi(nu: float, p: int, q: int) -> float:
     """MI of a Student law with identity dispersion, h_p + h_q - h_{p+q}."""
 
     def entropy(k: int) -> float:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from flomi.critics.base import Critic
 from flomi.critics.networks import mlp
 
 __all__ = ["ConditionalGaussian"]
 
 
-class ConditionalGaussian(nn.Module):
+class ConditionalGaussian(Critic):
     r"""Density model for CLUB, L1Out, BA and DoE: g = log q(y|x), a mixture of Gaussians whose parameters depend on x.
 
     .. math:: q(y|x) = \sum_c w_c(x)\, N(L y;\, \mu_c(x), \operatorname{diag} e^{2 s_c(x)})\, |\det L|
@@ -42,9 +43,6 @@ class ConditionalGaussian(nn.Module):
         self.mix = nn.ParameterList([nn.Parameter(torch.zeros(dim_y, dim_y)) for _ in range(2)])
         self.free = nn.Parameter(torch.randn(size) * 0.5) if log_marginal is None else None
         self.widths = (size, dim_y + 1)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.net(x), self._mixed(y, 0)

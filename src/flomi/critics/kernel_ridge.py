@@ -7,27 +7,48 @@ would need many.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flomi.critics.copula import CAP_ROWS, highest
-from flomi.preprocess import RankNormal, Whiten
+from flomi.bounds import log_mean_exp, off_diagonal
+from flomi.critics.base import SETTINGS as TRUNCATION
+from flomi.critics.base import Critic
+from flomi.preprocess import RankNormal, Whiten, inverse_root
+from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["RegressionCritic"]
-
-_CENTERS, _MOST = 300, 5000  # centres of the kernel; rows that the fit looks at
-_TRIAL_ROWS, _TRIAL_CENTERS = 1000, 100  # to choose direction and width by
-_WIDTHS = (0.25, 0.5, 1.0, 2.0)  # of the kernel, in distances between two rows
-_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
-_LINEAR = 0.3  # weight of the linear features beside those of the kernel
-_KERNEL_COLUMNS = 10  # beyond these a kernel sees only the directions that correlate with the other side
-_FLOOR = 1e-4  # of a residual variance, where t has variance 1: codes stay small enough for single precision
-_COMPONENTS = 500  # rows whose predictions make up the mixture
+__all__ = ["SETTINGS", "RegressionCritic"]
 
 
-class RegressionCritic(nn.Module):
+@dataclass(frozen=True)
+class KernelRidgeSettings:
+    least_rows: int = setting(10, f"{UNMEASURED}for a fit at all")
+    centers: int = setting(300, f"{UNMEASURED}of the kernel; time grows with their square")
+    rows: int = setting(5000, f"{UNMEASURED}that the fit looks at, for its time")
+    trial_centers: int = setting(100, f"{UNMEASURED}to choose direction and width by")
+    trial_rows: int = setting(1000, f"{UNMEASURED}to choose direction and width by")
+    widths: tuple[float, ...] = setting(
+        (0.25, 0.5, 1.0, 2.0), f"{UNMEASURED}of the kernel, in distances between two rows"
+    )
+    penalties: tuple[float, ...] = setting(
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0),
+        f"{UNMEASURED}tried by leaving one row out",
+    )
+    linear: float = setting(0.3, f"{UNMEASURED}weight of the linear features beside those of the kernel")
+    kernel_columns: int = setting(
+        10, f"{UNMEASURED}beyond these a kernel sees only the directions that correlate with the other side"
+    )
+    floor: float = setting(
+        1e-4, "of a residual variance, where t has variance 1: codes stay small enough for single precision"
+    )
+    components: int = setting(500, f"{UNMEASURED}rows whose predictions make up the mixture")
+
+
+SETTINGS = KernelRidgeSettings()
+
+
+class RegressionCritic(Critic):
     r"""Log ratio of a Gaussian around a regression to the marginal density; g = PMI, u = -g.
 
     .. math:: g(x, y) = \log N(t; f(s), S) - \log q(t) - c
@@ -37,8 +58,8 @@ class RegressionCritic(nn.Module):
     chosen for every column of t by leaving one out; of more than ten columns the kernel sees the leading canonical directions.
     S is the covariance of the left-out residuals, drawn a little towards its diagonal, with a floor of 1e-4. The marginal q is
     N(0, Id), or the mixture of N(t; f(s_j), S) over training rows j where other rows are more likely under that. c >= 0 lowers g
-    where its exponential averages more than 1 over pairs that do not match; then g is held between -log n and the cap of
-    closed_form.py. At most 5,000 rows are used.
+    where its exponential averages more than 1 over pairs that do not match; then g is truncated at -log n and
+    `truncation_level`. At most 5,000 rows are used.
     x: [n, dim_x], y: [n, dim_y], float64. Reference: Rasmussen and Williams 2006, sections 2.2 and 5.4 (kernel ridge
     regression is the mean of a Gaussian process; leaving one out in closed form).
 
@@ -48,7 +69,15 @@ class RegressionCritic(nn.Module):
     True
     """
 
-    optimism: float  # by how much g reads higher on the rows of the fit than on rows left out, nats
+    row = "regression"
+    submodules = (
+        ("ranks_x", RankNormal),
+        ("ranks_y", RankNormal),
+        ("whiten_x", Whiten),
+        ("whiten_y", Whiten),
+    )
+    side_terms = 1
+
     from_x: Tensor
     turn: Tensor
     centers: Tensor
@@ -58,74 +87,62 @@ class RegressionCritic(nn.Module):
     offset: Tensor
     root: Tensor
     components: Tensor
-    shift: Tensor
-    low: Tensor
-    high: Tensor
 
     def __init__(
         self, ranks_x: RankNormal, ranks_y: RankNormal, whiten_x: Whiten, whiten_y: Whiten, **buffers: Tensor
     ) -> None:
-        super().__init__()
+        super().__init__(**buffers)
         self.ranks_x, self.ranks_y, self.whiten_x, self.whiten_y = ranks_x, ranks_y, whiten_x, whiten_y
-        for name, value in buffers.items():
-            self.register_buffer(name, value)
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 10:
-            raise ValueError(
-                f"x and y must be [n, d] with the same n, at least 10, found {list(x.shape)} and {list(y.shape)}"
-            )
-        some = _spread(len(x), _MOST)
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < SETTINGS.least_rows:
+            found, least = f"{list(x.shape)} and {list(y.shape)}", SETTINGS.least_rows
+            raise ValueError(f"x and y must be [n, d] with the same n, at least {least}, found {found}")
+        some = _spread(len(x), SETTINGS.rows)
         x, y = x[some], y[some]
         ranks = RankNormal.fit(x), RankNormal.fit(y)
         scores = [rank(v).double() for rank, v in zip(ranks, (x, y), strict=True)]
-        whiten = [_whiten(z) for z in scores]
+        whiten = [Whiten.reduce(z) for z in scores]
         zx, zy = (w(z) for w, z in zip(whiten, scores, strict=True))
 
-        some = _spread(len(x), _TRIAL_ROWS)
+        some = _spread(len(x), SETTINGS.trial_rows)
         best = -math.inf
         for from_x, s, t in ((True, zx, zy), (False, zy, zx)):
             turn = _seen_by_kernel(s, t)
-            for factor in _WIDTHS:
+            for factor in SETTINGS.widths:
                 width = factor * math.sqrt(2 * turn.shape[1])
-                explained = _ridge(s[some], t[some], turn, width, _TRIAL_CENTERS)[0]
+                explained = _ridge(s[some], t[some], turn, width, SETTINGS.trial_centers)[0]
                 if explained > best:
                     best, chosen = explained, (from_x, turn, width)
         from_x, turn, width = chosen
         s, t = (zx, zy) if from_x else (zy, zx)
-        _, buffers = _ridge(s, t, turn, width, _CENTERS)
+        _, buffers = _ridge(s, t, turn, width, SETTINGS.centers)
         critic = cls(
-            *ranks, *whiten, **buffers, from_x=torch.tensor(from_x), components=t[:0],
-            shift=torch.zeros(()).to(t), low=torch.tensor(-math.inf).to(t), high=torch.tensor(math.inf).to(t),
-        )  # fmt: skip
+            ranks[0], ranks[1], whiten[0], whiten[1], **buffers, from_x=torch.tensor(from_x), components=t[:0]
+        )
         mean = critic._mean(s)
         residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
         critic._choose_marginal(mean, t)
         a, b = critic._codes(mean, t)
-        first = _spread(len(x), CAP_ROWS)
-        g = critic.matrix(a[first], b[first])
-        n = len(g)
-        off = g.flatten()[:-1].view(n - 1, n + 1)[:, 1:]
+        some = _spread(len(x), TRUNCATION.rows)
+        g = critic.matrix(a[some], b[some])
         # at high MI the pairs that make the mean are too rare to be seen: g is never raised
-        critic.shift = (off.logsumexp((0, 1)) - math.log(n * (n - 1))).clamp(min=0)
-        critic.low, critic.high = (
-            torch.tensor(-math.log(len(x))).to(t),
-            highest(g - critic.shift, critic.pairs(a, b)),
-        )
+        shift = log_mean_exp(off_diagonal(g).flatten()).clamp(min=0)
+        critic.truncate(g, critic.pairs(a, b), shift=shift, low=-math.log(len(x)))
         return critic
 
     def _choose_marginal(self, mean: Tensor, t: Tensor) -> None:
         """The mixture as q where it makes rows that are not in it more likely than the normal law does; mean is f(s)."""
-        inside = _spread(len(t), min(_COMPONENTS, len(t) // 2))
+        inside = _spread(len(t), min(SETTINGS.components, len(t) // 2))
         outside = torch.ones(len(t), dtype=torch.bool)
         outside[inside] = False
-        judged = t[outside]
-        judged = judged[_spread(len(judged), len(inside))]
-        normal = float(self._log_marginal(judged).mean())
+        scored = t[outside]
+        scored = scored[_spread(len(scored), len(inside))]
+        normal = float(self._log_marginal(scored).mean())
         self.components = mean[inside] @ self.root
-        if float(self._log_marginal(judged).mean()) <= normal:
+        if float(self._log_marginal(scored).mean()) <= normal:
             self.components = self.components[:0]
 
     def _mean(self, s: Tensor) -> Tensor:
@@ -157,35 +174,10 @@ class RegressionCritic(nn.Module):
         of_s, of_t = torch.cat([f, -0.5 * f.square().sum(-1, keepdim=True)], -1), torch.cat([w, own], -1)
         return (of_s, of_t) if self.from_x else (of_t, of_s)
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        g = (a[..., :-1] * b[..., :-1]).sum(-1) + a[..., -1] + b[..., -1]
-        return (g - self.shift).clamp(self.low, self.high)
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        g = a[:, :-1] @ b[:, :-1].T + a[:, -1:] + b[:, -1]
-        return (g - self.shift).clamp(self.low, self.high)
-
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.pairs(a, b)
-        return g, -g
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
-
 
 def _spread(n: int, count: int) -> Tensor:
     """At most `count` rows, evenly spaced, so that a file in some order is seen as a whole."""
     return torch.linspace(0, n - 1, min(n, count)).round().long()
-
-
-def _whiten(z: Tensor) -> Whiten:
-    """Whitening without the directions that are constant up to rounding: copies of a column, the last of several dummies."""
-    center = z.mean(0)
-    values, vectors = torch.linalg.eigh((z - center).T @ (z - center) / len(z))
-    keep = values > 1e-6 * values[-1]
-    keep[-1] = True
-    weight = vectors[:, keep] / values[keep].clamp(min=1e-12).sqrt()
-    return Whiten(center, weight @ vectors.T if keep.all() else weight)
 
 
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -199,15 +191,15 @@ def _kernel(a: Tensor, b: Tensor, width: Tensor | float) -> Tensor:
 def _seen_by_kernel(s: Tensor, t: Tensor) -> Tensor:
     """[columns of s, k] what the kernel sees: all columns, or of many the canonical directions beyond chance."""
     n, p = s.shape
-    if p <= _KERNEL_COLUMNS:
+    if p <= SETTINGS.kernel_columns:
         return torch.eye(p).to(s)
     left, r, _ = torch.linalg.svd(s.T @ t / n, full_matrices=False)
     chance = (math.sqrt(p) + math.sqrt(t.shape[1])) / math.sqrt(n)  # the largest of independent sides
-    seen: Tensor = left[:, : min(max(1, int((r > chance).sum())), _KERNEL_COLUMNS)]
+    seen: Tensor = left[:, : min(max(1, int((r > chance).sum())), SETTINGS.kernel_columns)]
     return seen
 
 
-def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tuple[float, dict[str, Any]]:
+def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tuple[float, dict[str, Tensor]]:
     """Ridge regression of t on s and on a kernel of it: the left-out value of -1/2 log det S, and the critic's buffers.
 
     With features F = U diag(d) V' and penalty v, the left-out residual is (t - U h U't)_i / (1 - sum_k U_ik^2 h_k),
@@ -216,9 +208,8 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
     n = len(s)
     at = (s @ turn)[_spread(n, min(centers, n // 2))]
     values, vectors = torch.linalg.eigh(_kernel(at, at, width))
-    keep = values > 1e-7 * values[-1]
-    inverse_root = vectors[:, keep] / values[keep].sqrt()
-    features = torch.cat([_kernel(s @ turn, at, width) @ inverse_root, _LINEAR * s], 1)
+    nystroem, _ = inverse_root(values, vectors, 1e-7)
+    features = torch.cat([_kernel(s @ turn, at, width) @ nystroem, SETTINGS.linear * s], 1)
     center = features.mean(0)
     features -= center
     squares, v = torch.linalg.eigh(features.T @ features)
@@ -227,7 +218,7 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
     u = features @ (v / squares.sqrt())
     along, leverage = u.T @ t, u.square()
     left_out, least, weight = t.clone(), t.square().mean(0), torch.zeros_like(along)
-    for penalty in _PENALTIES:
+    for penalty in SETTINGS.penalties:
         h = squares / (squares + penalty)
         residual = (t - u @ (h[:, None] * along)) / (1 - leverage @ h - 1 / n).clamp(min=0.01)[:, None]
         size = residual.square().mean(0)
@@ -236,18 +227,18 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
         left_out[:, better] = residual[:, better]
         weight[:, better] = ((h / squares.sqrt())[:, None] * along)[:, better]
     covariance = left_out.T @ left_out / n
-    covariance.diagonal().clamp_(min=_FLOOR)
+    covariance.diagonal().clamp_(min=SETTINGS.floor)
     q = t.shape[1]
     # towards a diagonal, by what so few rows leave open
     covariance = torch.lerp(covariance, covariance.diagonal().diag(), min(1.0, 2 * (q + 1) / n))
     weight = v @ weight
-    m = inverse_root.shape[1]
+    m = nystroem.shape[1]
     buffers = {
         "turn": turn,
         "centers": at,
         "width": torch.tensor(width).to(s),
-        "kernel_weight": inverse_root @ weight[:m],
-        "linear_weight": _LINEAR * weight[m:],
+        "kernel_weight": nystroem @ weight[:m],
+        "linear_weight": SETTINGS.linear * weight[m:],
         "offset": center @ weight,
         "root": torch.linalg.cholesky(torch.linalg.inv(covariance)),
     }

@@ -1,9 +1,4 @@
-"""Critics: modules that score pairs (x, y) on the log scale, and own a dual u(x, y) where FLO asks for one.
-
-Each has `encode(x, y) -> (a, b)`, which passes every encoder once over a batch; `positives(a, b) -> (g, u)` for aligned
-encodings; `pairs(a, b) -> g`, which broadcasts over leading dimensions; `matrix(a, b) -> G [n_x, n_y]`, rows x, columns y;
-and `forward(x, y) -> g [n]`. Density models (g = log q(y|x)) have `marginal(y)` too.
-"""
+"""Networks that a bound trains, most with a dual u(x, y) of their own, and a user's own module as a critic."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from flomi.critics.all_pairs import all_pairs
+from flomi.critics.base import Critic, PairScorer
 
 __all__ = [
     "Baseline",
@@ -70,7 +66,7 @@ class Baseline(nn.Module):
         return self.net(x.flatten(1)).squeeze(-1)  # type: ignore[no-any-return]
 
 
-class JointCritic(nn.Module):
+class JointCritic(Critic):
     r"""Perceptron on concat(x, y) with two heads g and u on a shared trunk; the paper's default.
 
     .. math:: (g, u)(x, y) = \mathrm{MLP}(W_x x + W_y y + b)
@@ -93,9 +89,6 @@ class JointCritic(nn.Module):
         self.trunk = nn.Sequential(*[m for i, o in pairwise(hidden) for m in (nn.ReLU(), _linear(i, o))])
         self.heads = nn.Sequential(nn.ReLU(), _linear(hidden[-1], heads)) if hidden else nn.Identity()
         self.widths = (width, width)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.first_x(x), self.first_y(y)
@@ -136,7 +129,7 @@ class JointCritic(nn.Module):
         )
 
 
-class QuadraticCritic(nn.Module):
+class QuadraticCritic(Critic):
     r"""Quadratic forms, the exact shape of the PMI of Gaussian data, started at random and learned like any weight.
 
     .. math:: g(x, y) = x^\top A y + y^\top B y + x^\top C x + c, \quad u(x, y) \text{ the same with weights of its own.}
@@ -145,102 +138,85 @@ class QuadraticCritic(nn.Module):
     torch.Size([5])
     """
 
+    side_terms = 1
+
     def __init__(self, dim_x: int, dim_y: int) -> None:
         super().__init__()
         self.cross = nn.Parameter(torch.randn(2, dim_x, dim_y) * 0.02 / math.sqrt(dim_y))
         self.in_x = nn.Parameter(torch.randn(2, dim_x, dim_x) * 0.02 / math.sqrt(dim_x))
         self.in_y = nn.Parameter(torch.randn(2, dim_y, dim_y) * 0.02 / math.sqrt(dim_y))
         self.constant = nn.Parameter(torch.zeros(2))
-        self.dim_y = dim_y
-        self.widths = (2 * dim_y + 2, dim_y + 2)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
+        self.widths = (2 * dim_y + 2, 2 * dim_y + 2)  # of g, then of u
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         of_x = (torch.matmul(x, self.in_x) * x).sum(-1).T + self.constant
         of_y = (torch.matmul(y, self.in_y) * y).sum(-1).T
-        return torch.cat([x @ self.cross[0], x @ self.cross[1], of_x], -1), torch.cat([y, of_y], -1)
+        heads = range(2)
+        a = [v for k in heads for v in (x @ self.cross[k], of_x[:, [k]])]
+        b = [v for k in heads for v in (y, of_y[:, [k]])]
+        return torch.cat(a, -1), torch.cat(b, -1)
 
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
-        d = self.dim_y
-        u = (a[..., d : 2 * d] * b[..., :d]).sum(-1) + a[..., 2 * d + 1] + b[..., d + 1]
-        return self.pairs(a, b), u
+        (ga, ua), (gb, ub) = a.chunk(2, -1), b.chunk(2, -1)
+        return super().pairs(ga, gb), super().pairs(ua, ub)
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        d = self.dim_y
-        return (a[..., :d] * b[..., :d]).sum(-1) + a[..., 2 * d] + b[..., d]
+        return super().pairs(a.chunk(2, -1)[0], b.chunk(2, -1)[0])
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        d = self.dim_y
-        return a[:, :d] @ b[:, :d].T + a[:, None, 2 * d] + b[None, :, d]
+        return super().matrix(a.chunk(2, -1)[0], b.chunk(2, -1)[0])
 
 
-class SumCritic(nn.Module):
+class SumCritic(Critic):
     """g = sum of the parts' g, u = sum of the parts' u: a network on top of a simpler critic."""
+
+    inner = 0
 
     def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
-        widths = [part.widths for part in parts]
-        self.split_a, self.split_b = ([w[i] for w in widths] for i in (0, 1))  # type: ignore[index]
-        self.widths = (sum(self.split_a), sum(self.split_b))
+        widths: list[tuple[int, int]] = [part.widths for part in parts]  # type: ignore[misc]
+        self.splits = [a for a, _ in widths], [b for _, b in widths]
+        self.widths = (sum(self.splits[0]), sum(self.splits[1]))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
+    def addends(self) -> Sequence[PairScorer]:
+        return self.parts  # type: ignore[return-value]
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        codes = [part.encode(x, y) for part in self.parts]  # type: ignore[operator]
+        codes = [part.encode(x, y) for part in self.addends()]
         return torch.cat([a for a, _ in codes], -1), torch.cat([b for _, b in codes], -1)
 
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
-        scores = [part.positives(*code) for part, *code in self._split(a, b)]
+        scores = [part.positives(u, v) for part, u, v in self.split(a, b)]
         us = [u for _, u in scores if u is not None]
-        return _total([g for g, _ in scores]), _total(us) if us else None
-
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return _total([part.pairs(*code) for part, *code in self._split(a, b)])
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return _total([part.matrix(*code) for part, *code in self._split(a, b)])
-
-    def _split(self, a: Tensor, b: Tensor):  # type: ignore[no-untyped-def]
-        return zip(self.parts, a.split(self.split_a, -1), b.split(self.split_b, -1), strict=True)
+        return reduce(torch.add, [g for g, _ in scores]), reduce(torch.add, us) if us else None
 
 
-def _total(terms: list[Tensor]) -> Tensor:
-    return reduce(torch.add, terms)
-
-
-class SeparateCritic(nn.Module):
+class SeparateCritic(Critic):
     """g and u as two perceptrons on concat(x, y) that share nothing (the paper's 2-D experiments)."""
 
     def __init__(self, dim_x: int, dim_y: int, hidden: Sequence[int] = (512, 512)) -> None:
         super().__init__()
         self.g = JointCritic(dim_x, dim_y, hidden, heads=1)
         self.u = JointCritic(dim_x, dim_y, hidden, heads=1)
-        width = self.g.widths[0]
-        self.split, self.widths = [width, width], (2 * width, 2 * width)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
+        self.widths = (2 * self.g.widths[0], 2 * self.g.widths[1])  # of g, then of u
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         (ga, gb), (ua, ub) = self.g.encode(x, y), self.u.encode(x, y)
         return torch.cat([ga, ua], -1), torch.cat([gb, ub], -1)
 
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
-        (ga, ua), (gb, ub) = a.split(self.split, -1), b.split(self.split, -1)
+        (ga, ua), (gb, ub) = a.chunk(2, -1), b.chunk(2, -1)
         return self.g.pairs(ga, gb), self.u.pairs(ua, ub)
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.g.pairs(a[..., : self.split[0]], b[..., : self.split[0]])
+        return self.g.pairs(a.chunk(2, -1)[0], b.chunk(2, -1)[0])
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.g.matrix(a[..., : self.split[0]], b[..., : self.split[0]])
+        return self.g.matrix(a.chunk(2, -1)[0], b.chunk(2, -1)[0])
 
 
-class SeparableCritic(nn.Module):
+class SeparableCritic(Critic):
     r"""Two encoders and an inner product; all pairs cost one matrix product.
 
     .. math:: g(x, y) = \langle h(x), k(y) \rangle \quad\text{or, with unit norms,}\quad e^{-\log\tau} \langle h, k \rangle
@@ -267,9 +243,6 @@ class SeparableCritic(nn.Module):
         self.log_tau = nn.Parameter(torch.zeros(())) if unit_norm else None
         self.widths = (features, features)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
-
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.h(x), self.k(y)
         if self.log_tau is None:
@@ -279,17 +252,11 @@ class SeparableCritic(nn.Module):
     def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.pairs(a, b), self.u(torch.cat([a, b], -1)).squeeze(-1)
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._tempered((a * b).sum(-1))
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._tempered(a @ b.T)
-
-    def _tempered(self, g: Tensor) -> Tensor:
-        return g if self.log_tau is None else g * torch.exp(-self.log_tau)
+    def combine(self, inner: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
+        return inner if self.log_tau is None else inner * torch.exp(-self.log_tau)
 
 
-class PlainCritic(nn.Module):
+class PlainCritic(Critic):
     """Any module whose forward(x, y) returns g [n] for aligned rows, with a dual fitted beside it.
 
     If the module has a method `u(x, y)` that is the dual; otherwise u = c(x, y) - g with a small perceptron c.

@@ -3,26 +3,42 @@ r"""A network on top of a simpler critic: it starts at that critic's answer, and
 .. math:: g(x, y) = g_0(x, y) + \frac1E \sum_e [ \langle \phi_e(x), \psi_e(y) \rangle + a_e(x) + b_e(y) ] - c, \qquad u = -g
 
 The E members are small perceptrons, kept in one stack so that a step of all of them is one batched matrix product. psi and b end
-in zero weights, so g starts at g_0. A tower sees the features of features.py. The finished g is held between -log n and the cap
-of closed_form.py, beyond which these n rows are no evidence; the FLO bound holds for any g. ensemble.py trains it.
+in zero weights, so g starts at g_0. A tower sees the features of features.py. The finished g is truncated at -log n and
+`truncation_level`, beyond which these n rows are no evidence; the FLO bound holds for any g. training/ensemble.py trains it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from flomi.critics.features import Inputs
+from flomi.critics.base import Critic, PairScorer, rebuilt, under
+from flomi.critics.features import Inputs, canonical_inputs
+from flomi.support.settings import UNMEASURED, setting
 
-if TYPE_CHECKING:
-    from flomi.scores import Critic
+__all__ = ["SETTINGS", "QuadraticNetwork", "ResidualCritic"]
 
-__all__ = ["QuadraticNetwork", "ResidualCritic"]
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    unit: float = setting(3.0, f"{UNMEASURED}size of a fresh feature times the root of their number")
+    side_term: float = setting(
+        0.1, f"{UNMEASURED}size of a fresh term of x alone: it is small beside the products"
+    )
+    rho: float = setting(
+        0.3, f"{UNMEASURED}spread of the quadratic layer's starting correlations, before tanh"
+    )
+    largest_rho: float = setting(0.9999, f"{UNMEASURED}correlation that the quadratic layer can reach")
+
+
+SETTINGS = ResidualSettings()
 
 
 class _Stack(nn.Module):
@@ -68,12 +84,10 @@ class _Tower(nn.Module):
         return self.out(h) + self.skip(inputs)  # type: ignore[no-any-return]
 
 
-class ResidualCritic(nn.Module):
+class ResidualCritic(Critic):
     """A stack of small networks added to the critic `base`; see the module's docstring. x: [n, dim_x], y: [n, dim_y], float64."""
 
-    shift: Tensor
-    low: Tensor
-    high: Tensor
+    side_terms = 1
 
     def __init__(
         self,
@@ -89,25 +103,38 @@ class ResidualCritic(nn.Module):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.base = cast("Critic", base)
+        self.base = cast(Critic, base)
         self.inputs_x, self.inputs_y = inputs_x, inputs_y
-        self.sizes: dict[str, Any] = {
+        self.sizes = {
             "members": members,
             "width": width,
             "depth": depth,
             "features": features,
+            "base": self.base.row,
         }
         self.tower_x = _Tower(members, inputs_x.width, width, depth, features, 1.0, generator)
         self.tower_y = _Tower(members, inputs_y.width, width, depth, features, 0.0, generator)
         self.members, self.features = members, features
-        self.register_buffer("shift", torch.zeros(()))
-        self.register_buffer("low", torch.tensor(-math.inf))
-        self.register_buffer("high", torch.tensor(math.inf))
+        self.inner = members * features
+
+    @classmethod
+    def on_base(cls, state: dict[str, Tensor], sizes: dict[str, Any], base: Critic) -> ResidualCritic:
+        """`restore`, on a base that is restored already."""
+        numbers = {name: int(sizes[name]) for name in ("members", "width", "depth", "features")}
+        inputs_x, inputs_y = _inputs(state)
+        critic = cls(base, inputs_x, inputs_y, **numbers)
+        for name in set(state) & {"shift", "low", "high"}:
+            critic.register_buffer(name, state[name])
+        critic.load_state_dict(state)
+        return critic
+
+    def addends(self) -> Sequence[PairScorer]:
+        return (self.base,)
 
     def towers(self, hx: Tensor, hy: Tensor) -> tuple[Tensor, Tensor]:
         """Expanded inputs [E, n, width] -> phi and psi with their own parts last, [E, n, features + 1], scaled."""
-        unit = 3 / math.sqrt(self.features)
-        scale_x = torch.tensor([unit] * self.features + [0.1], device=hx.device)
+        unit = SETTINGS.unit / math.sqrt(self.features)
+        scale_x = torch.tensor([unit] * self.features + [SETTINGS.side_term], device=hx.device)
         return self.tower_x(hx) * scale_x, self.tower_y(hy) * unit
 
     def members_matrix(self, hx: Tensor, hy: Tensor, g0: Tensor) -> Tensor:
@@ -116,9 +143,6 @@ class ResidualCritic(nn.Module):
         one = torch.ones_like(fx[..., -1:])
         left, right = torch.cat([fx, one], -1), torch.cat([fy[..., :-1], one, fy[..., -1:]], -1)
         return torch.baddbmm(g0, left, right.transpose(1, 2))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         hx, hy = (i.expand(i(v)) for i, v in ((self.inputs_x, x), (self.inputs_y, y)))
@@ -133,31 +157,17 @@ class ResidualCritic(nn.Module):
             sides.append(torch.cat([inner, f[..., -1].mean(0)[:, None], base.to(f)], -1))
         return sides[0], sides[1]
 
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.pairs(a, b)
-        return g, -g
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        k = self.members * self.features
-        inner = (a[..., :k] * b[..., :k]).sum(-1) + a[..., k] + b[..., k]
-        return self._held(inner + self.base.pairs(a[..., k + 1 :], b[..., k + 1 :]))
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        k = self.members * self.features
-        inner = a[:, :k] @ b[:, :k].T + a[:, None, k] + b[None, :, k]
-        return self._held(inner + self.base.matrix(a[:, k + 1 :], b[:, k + 1 :]))
-
-    def _held(self, g: Tensor) -> Tensor:
-        return (g - self.shift).clamp(self.low, self.high)
-
-
-class QuadraticNetwork(nn.Module):
+class QuadraticNetwork(Critic):
     r"""The PMI of a Gaussian pair as a bilinear and quadratic layer, every weight random at the start and learned by gradient.
 
     .. math:: g = \sum_i \frac{r_i s_i t_i - r_i^2 (s_i^2 + t_i^2) / 2}{1 - r_i^2}, \qquad s = P x,\ t = Q y,\ r = \tanh \rho
 
     on whitened normal scores. The base of a critic that owes nothing to a closed form.
     """
+
+    row = "network"
+    side_terms = 1
 
     def __init__(self, inputs_x: Inputs, inputs_y: Inputs, seed: int = 0) -> None:
         super().__init__()
@@ -166,27 +176,28 @@ class QuadraticNetwork(nn.Module):
         p, q = inputs_x.dim, inputs_y.dim
         self.weight_x = nn.Parameter(torch.randn(p, min(p, q), generator=generator) / math.sqrt(p))
         self.weight_y = nn.Parameter(torch.randn(q, min(p, q), generator=generator) / math.sqrt(q))
-        self.rho = nn.Parameter(torch.randn(min(p, q), generator=generator) * 0.3)
+        self.rho = nn.Parameter(torch.randn(min(p, q), generator=generator) * SETTINGS.rho)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.pairs(*self.encode(x, y))
+    @classmethod
+    def untrained(cls, x: Tensor, y: Tensor, seed: int) -> QuadraticNetwork:
+        return cls(*canonical_inputs(x, y, rotate=False), seed=seed)
+
+    @classmethod
+    def restore(cls, state: dict[str, Tensor], sizes: dict[str, Any]) -> QuadraticNetwork:
+        critic = cls(*_inputs(state))
+        critic.load_state_dict(state)
+        return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.layer(self.inputs_x(x), self.inputs_y(y))
 
     def layer(self, zx: Tensor, zy: Tensor) -> tuple[Tensor, Tensor]:
         """The encodings from whitened normal scores."""
-        r = 0.9999 * torch.tanh(self.rho)
+        r = SETTINGS.largest_rho * torch.tanh(self.rho)
         k, s, t = r / (1 - r.square()), zx @ self.weight_x, zy @ self.weight_y
         own = [-(v.square() * (r * k)).sum(-1, keepdim=True) / 2 for v in (s, t)]
         return torch.cat([s * k, own[0]], -1), torch.cat([t, own[1]], -1)
 
-    def positives(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.pairs(a, b)
-        return g, -g
 
-    def pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a[..., :-1] * b[..., :-1]).sum(-1) + a[..., -1] + b[..., -1]
-
-    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return a[:, :-1] @ b[:, :-1].T + a[:, -1:] + b[:, -1]
+def _inputs(state: dict[str, Tensor]) -> tuple[Inputs, Inputs]:
+    return rebuilt(Inputs, under(state, "inputs_x.")), rebuilt(Inputs, under(state, "inputs_y."))

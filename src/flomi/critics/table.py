@@ -1,49 +1,190 @@
-"""The one table of critics."""
+"""The one table of critics, and which of them are tried by default."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any
 
 from torch import Tensor, nn
 
-from flomi.critics.copula import EllipticalCritic, NullCritic
+from flomi.critics.base import Critic, Formula, under
+from flomi.critics.copula import SETTINGS as COPULA
+from flomi.critics.copula import EllipticalCritic, NullCritic, of_correlation
 from flomi.critics.density import ConditionalGaussian
 from flomi.critics.features import ExpandedCritic
+from flomi.critics.kernel_density import SETTINGS as LOCAL
 from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
 from flomi.critics.networks import JointCritic, QuadraticCritic, SeparableCritic, SeparateCritic, SumCritic
 from flomi.critics.paired_columns import MatchedCritic
+from flomi.critics.residual import QuadraticNetwork, ResidualCritic
+from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["CRITICS", "CriticKind"]
+__all__ = [
+    "CRITICS",
+    "SETTINGS",
+    "CriticKind",
+    "Ensemble",
+    "TrainingRows",
+    "default_candidates",
+    "reference_kind",
+]
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    regression_rows: int = setting(200, f"{UNMEASURED}from which on kernel ridge regression is tried")
+    rows_per_column: int = setting(
+        10,
+        f"{UNMEASURED}from which on the regression, and the expanded form, have fewer parameters than rows can fit",
+    )
+    paired_rows: int = setting(500, f"{UNMEASURED}from which on sums of local critics are tried")
+    paired_columns: int = setting(
+        20, f"{UNMEASURED}of the wider side, up to which columns are looked at in pairs"
+    )
+
+
+SETTINGS = CandidateSettings()
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What the choice of candidates may look at: how many rows a fold trains on, their columns, and whether all of these take
+    many values, none of them often."""
+
+    n: int
+    dim_x: int
+    dim_y: int
+    continuous: bool
+
+    @property
+    def columns(self) -> int:
+        return self.dim_x + self.dim_y
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks on a base: the selected critic, or what `fallback` fits where there is none; or one that training learns from
+    `untrained` (x, y, seed), and that `restore` rebuilds."""
+
+    fallback: Callable[[Tensor, Tensor], Critic] | None = None
+    untrained: Callable[[Tensor, Tensor, int], QuadraticNetwork] | None = None
+    restore: Callable[[dict[str, Tensor], dict[str, Any]], Critic] | None = None
+
+
+def never(rows: TrainingRows) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
 class CriticKind:
     """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), a closed form to `fit` to rows (x, y), or an
-    ensemble of networks on top of a `base`, itself a closed form or learned.
+    `ensemble` of networks on a base.
 
-    `negatives` is the scheme that training can afford; `formula` says whether a closed form gives an estimate of its own;
-    `least_rows` are needed to train on.
+    `competes` says of rows whether it is a default candidate there, and `costly` that an effort may leave it out; `negatives` is
+    the scheme that training can afford; `formula`: `critic.formula` is an estimate of its own, and `of_correlation` the same for
+    rows that are not in memory; `base`: networks may stand on it; `density`: g is log q(y|x); `reference`: the simplest
+    dependence, which others are compared with; `null`: independence; `least_rows` are needed to train on; `restore` rebuilds a
+    fitted one from its tensors and `sizes`.
     """
 
     name: str
     about: str
     build: Callable[[int, int, Sequence[int]], nn.Module] | None = None
-    fit: Callable[[Tensor, Tensor], nn.Module] | None = None
-    base: Literal["closed form", "learned"] | None = None
+    fit: Callable[[Tensor, Tensor], Critic] | None = None
+    ensemble: Ensemble | None = None
+    competes: Callable[[TrainingRows], bool] = never
     negatives: str = "shifts"
-    formula: bool = True
+    formula: bool = False
+    base: bool = False
+    density: bool = False
+    costly: bool = False
+    reference: bool = False
+    null: bool = False
+    of_correlation: Callable[[Tensor, int, int, float], Formula] | None = None
     least_rows: int = 10
+    restore: Callable[[dict[str, Tensor], dict[str, Any]], Critic] | None = None
 
 
 def _joint(dim_x: int, dim_y: int, hidden: Sequence[int]) -> nn.Module:
     return SumCritic(JointCritic(dim_x, dim_y, hidden), QuadraticCritic(dim_x, dim_y))
 
 
-_KINDS = (
+def _restore_on_base(state: dict[str, Tensor], sizes: dict[str, Any]) -> Critic:
+    below = CRITICS[sizes["base"]]
+    restore = below.ensemble.restore if below.ensemble else below.restore
+    if restore is None:
+        raise ValueError(f"no network stands on the critic {below.name}")
+    return ResidualCritic.on_base(state, sizes, restore(under(state, "base."), {}))
+
+
+def _always(rows: TrainingRows) -> bool:
+    return True
+
+
+def _any_shape(rows: TrainingRows) -> bool:
+    """Whether the local critic serves: it takes any shape, so that nothing else is worth its time there."""
+    return rows.dim_x == rows.dim_y == 1 and rows.n >= LOCAL.least_rows and rows.continuous
+
+
+def _tails(rows: TrainingRows) -> bool:
+    return rows.n >= COPULA.rows_per_column * rows.columns
+
+
+def _smooth(rows: TrainingRows) -> bool:
+    least = max(SETTINGS.regression_rows, SETTINGS.rows_per_column * rows.columns)
+    return rows.n >= least and not _any_shape(rows)
+
+
+def _paired(rows: TrainingRows) -> bool:
+    wide = max(rows.dim_x, rows.dim_y) > SETTINGS.paired_columns
+    return rows.n >= SETTINGS.paired_rows and not wide and rows.continuous and not _any_shape(rows)
+
+
+def _expanded(rows: TrainingRows) -> bool:
+    return rows.n >= SETTINGS.rows_per_column * (rows.columns + 1) and not _any_shape(rows)
+
+
+_KINDS = (  # closed forms in the order of complexity in which they are tried
+    CriticKind(
+        "null", "g = u = 0: x and y independent", fit=NullCritic.fit, competes=_always, formula=True, base=True, null=True,
+        restore=NullCritic.restore,
+    ),
+    CriticKind(
+        "gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit, competes=_always,
+        formula=True, base=True, reference=True, of_correlation=of_correlation, restore=EllipticalCritic.restore,
+    ),
+    CriticKind(
+        "student", "Student copula: the Gaussian's with tail dependence", fit=partial(EllipticalCritic.fit, tails="student"),
+        competes=_tails, formula=True, base=True, restore=EllipticalCritic.restore,
+    ),
+    CriticKind(
+        "local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, competes=_any_shape, formula=True,
+        base=True, least_rows=LOCAL.least_rows, restore=LocalCritic.restore,
+    ),
+    CriticKind(
+        "regression", "Gaussian around a smooth function of the other side, by kernel ridge regression",
+        fit=RegressionCritic.fit, competes=_smooth, base=True, least_rows=50, restore=RegressionCritic.restore,
+    ),
+    CriticKind(
+        "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, competes=_paired, base=True,
+        least_rows=LOCAL.least_rows, restore=MatchedCritic.restore,
+    ),
+    CriticKind(  # no base: networks have the same features
+        "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
+        competes=_expanded, costly=True, restore=ExpandedCritic.restore,
+    ),
+    CriticKind(
+        "residual", "small networks on top of the best closed form",
+        ensemble=Ensemble(fallback=partial(EllipticalCritic.fit, tails="student")),
+        competes=lambda rows: not _any_shape(rows), restore=_restore_on_base,
+    ),
+    CriticKind(
+        "network", "the same on top of a quadratic layer; every weight starts at random",
+        ensemble=Ensemble(untrained=QuadraticNetwork.untrained, restore=QuadraticNetwork.restore), restore=_restore_on_base,
+    ),
     CriticKind("joint", "perceptron on concat(x, y) with heads g and u, plus a quadratic form each", _joint),
     CriticKind("mlp", "the perceptron alone: two heads on a shared trunk, the paper's default", JointCritic),
     CriticKind("separate", "a perceptron for g and another for u", SeparateCritic),
@@ -53,30 +194,28 @@ _KINDS = (
         partial(SeparableCritic, unit_norm=True), negatives="all",
     ),
     CriticKind(
-        "density", "log q(y|x), a mixture of Gaussians, for CLUB, L1Out and DoE",
-        partial(ConditionalGaussian, components=4), negatives="all",
-    ),
-    CriticKind("residual", "small networks on top of the best closed form", base="closed form"),
-    CriticKind("network", "the same on top of a quadratic layer; every weight starts at random", base="learned"),
-    CriticKind("null", "g = u = 0: x and y independent", fit=NullCritic.fit),
-    CriticKind("local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, least_rows=100),
-    CriticKind(
-        "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, formula=False,
-        least_rows=100,
-    ),
-    CriticKind("gaussian", "Gaussian copula: exact PMI from canonical correlations", fit=EllipticalCritic.fit),
-    CriticKind(
-        "student", "Student copula: the Gaussian's with tail dependence",
-        fit=partial(EllipticalCritic.fit, tails="student"),
-    ),
-    CriticKind(
-        "regression", "Gaussian around a smooth function of the other side, by kernel ridge regression",
-        fit=RegressionCritic.fit, formula=False, least_rows=50,
-    ),
-    CriticKind(
-        "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
-        formula=False,
+        "density", "log q(y|x), a mixture of Gaussians, for CLUB, L1Out and DoE", partial(ConditionalGaussian, components=4),
+        competes=_always, negatives="all", density=True,
     ),
 )  # fmt: skip
 
 CRITICS: dict[str, CriticKind] = {kind.name: kind for kind in _KINDS}
+
+
+def default_candidates(rows: TrainingRows, density: bool, costly: bool) -> tuple[str, ...]:
+    """The names that are tried under critic="auto", simple ones first: models of the conditional `density` where the bound asks
+    for one, and those that cost much time only if `costly`.
+
+    >>> default_candidates(TrainingRows(1000, 1, 1, True), density=False, costly=True)
+    ('null', 'gaussian', 'student', 'local')
+    """
+    return tuple(
+        kind.name
+        for kind in CRITICS.values()
+        if kind.density == density and kind.competes(rows) and (costly or not kind.costly)
+    )
+
+
+def reference_kind() -> CriticKind:
+    """The row of the simplest dependence, with which others are compared."""
+    return next(kind for kind in CRITICS.values() if kind.reference)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flomi.bounds import flo
 from flomi.critics import CRITICS
-from flomi.critics.base import Formula
+from flomi.critics.base import Critic, Formula
 from flomi.critics.table import reference_kind
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Options
@@ -111,7 +111,7 @@ class _Run:
         return found
 
     @cached_property
-    def _formulas(self) -> dict[str, tuple[Formula, nn.Module]]:
+    def _formulas(self) -> dict[str, tuple[Formula, Critic]]:
         return {}
 
     def formula(self, name: str, *, full: bool = True) -> Formula:

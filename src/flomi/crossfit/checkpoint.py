@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from flomi._version import __version__
 from flomi.bounds import Bound
+from flomi.critics.base import under
 from flomi.crossfit.evaluate import Evaluation, Report
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Options
 from flomi.crossfit.splits import Split
-from flomi.crossfit.storage import as_python, candidate_of, description, tensors_of, under
+from flomi.crossfit.storage import as_python, candidate_of, description, tensors_of
 from flomi.data.drawn_rows import MANIFEST, prepare, read_tensors
 from flomi.data.pairs import Pairs
 from flomi.inference.certificate import PairScores

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from flomi.bounds import Bound, Scores, flo
+from flomi.critics.base import PairScorer
 from flomi.inference.certificate import PairScores
 from flomi.inference.u_statistic import LARGEST, FoldSummary, PartitionTerm, fold_summary
-from flomi.scores import Critic, Dense, Table, shifts, table_scores
+from flomi.scores import Dense, Table, shifts, table_scores
 from flomi.support.settings import setting
 from flomi.training.model import Model
 
@@ -78,7 +79,7 @@ class _Encoded:
     def __init__(self, model: Model, bound: Bound, rows: Rows) -> None:
         x, y = rows
         self.model, self.bound, self.n = model, bound, len(x)
-        self.critic: Critic = model.critic  # type: ignore[assignment]
+        self.critic: PairScorer = model.critic  # type: ignore[assignment]
         self.a, self.b = self.critic.encode(x, y)
         self.g, self.u = self.critic.positives(self.a, self.b)
         self.marginal, self.baseline, self.c = model.marginal(y), model.a(x), model.c(x)

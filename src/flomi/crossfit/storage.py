@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +22,15 @@ from torch import Tensor, nn
 from flomi import bounds
 from flomi.bounds import Bound
 from flomi.critics import CRITICS
-from flomi.critics.copula import EllipticalCritic, NullCritic
-from flomi.critics.features import ExpandedCritic, Inputs
-from flomi.critics.kernel_density import LocalCritic
-from flomi.critics.kernel_ridge import RegressionCritic
-from flomi.critics.paired_columns import MatchedCritic
-from flomi.critics.residual import QuadraticNetwork, ResidualCritic
+from flomi.critics.base import under
 from flomi.crossfit.options import label_critics
 from flomi.preprocess import RankNormal, Standardize, Whiten
 from flomi.result import BY_ROW, MIEstimate
 from flomi.training.candidate import Candidate, fresh_copy
 from flomi.training.model import Model
 
-__all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save", "tensors_of", "under"]
+__all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save", "tensors_of"]
 
-T = TypeVar("T")
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no influence values, folds and groups
 JSON, TENSORS = "estimator.json", "tensors.safetensors"
@@ -113,23 +107,12 @@ def tensors_of(candidate: Candidate) -> dict[str, Tensor]:
 
 def description(candidate: Candidate) -> dict[str, Any]:
     """What it takes to build a module of the same shapes."""
-    known: dict[str, Any] = {
+    return {
         "critic": candidate.name,
         "shape_x": candidate.shape_x,
         "shape_y": candidate.shape_y,
+        "sizes": getattr(candidate.model.critic, "sizes", {}),
     }
-    critic = candidate.model.critic
-    if isinstance(critic, ResidualCritic):
-        bases = {
-            NullCritic: "null",
-            EllipticalCritic: "student",
-            ExpandedCritic: "expanded",
-            MatchedCritic: "matched",
-            RegressionCritic: "regression",
-            QuadraticNetwork: "network",
-        }
-        known.update(base=bases[type(critic.base)], sizes=critic.sizes)
-    return known
 
 
 def load(path: Path, critic: Any, bound: Any) -> Fitted:
@@ -201,66 +184,23 @@ def candidate_of(
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
     state = under(tensors, "model.")
-    if name in CRITICS and CRITICS[name].build is None:
-        model = Model(_ready(name, fold, under(state, "critic.")), (), None)
-        model.load_state_dict(state)
+    kind = CRITICS.get(name)
+    if kind is not None and kind.restore is not None:
+        # the base stood beside the sizes in earlier versions
+        critic = kind.restore(under(state, "critic."), {"base": fold.get("base"), **fold.get("sizes", {})})
+        rows = (torch.zeros(2, math.prod(shape), dtype=torch.float64) for shape in (shape_x, shape_y))
+        critic.matrix(*critic.encode(*rows))  # an error where a tensor is missing, or of the wrong shape
+        model = Model(critic, (), None)
     else:
-        if name not in CRITICS:
+        if kind is None:
             net = fresh_copy(own[name], shape_x, shape_y)
         else:
-            build = CRITICS[name].build
-            assert build is not None  # checked above
-            net = build(math.prod(shape_x), math.prod(shape_y), hidden)
+            assert kind.build is not None  # a row without `restore` has it
+            net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)
         model = Model(net, shape_x, bound)
         model.load_state_dict(state)
     prep_x, prep_y = (_preparation(under(tensors, f"prep_{s}."), name) for s in "xy")
     return Candidate(name, prep_x, prep_y, model.eval(), None, 0.0, shape_x, shape_y)
-
-
-def _ready(name: str, fold: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:
-    """A critic that does its own preprocessing, of the right shapes; the weights of networks are filled in afterwards."""
-    if name == "null":
-        return NullCritic()
-    if name == "local":
-        return _local(state)
-    if name == "matched":
-        parts = [_local(under(state, f"parts.{k}.")) for k in range(len(state["columns"]))]
-        return MatchedCritic(parts, **{key: state[key] for key in ("columns", "shift", "high")})
-    if name == "regression":
-        return _regression(state)
-    if name in ("gaussian", "student"):
-        return _elliptical(state)
-    inputs = [_inputs(under(state, f"inputs_{side}.")) for side in "xy"]
-    if name == "expanded":
-        return ExpandedCritic(inputs[0], inputs[1], _elliptical(under(state, "form.")))
-    base_state = under(state, "base.")
-    if fold["base"] == "network":
-        sides = [_inputs(under(base_state, f"inputs_{side}.")) for side in "xy"]
-        base: nn.Module = QuadraticNetwork(sides[0], sides[1])
-    else:
-        base = _ready(fold["base"], fold, base_state)
-    sizes = {key: int(fold["sizes"][key]) for key in ("members", "width", "depth", "features")}
-    return ResidualCritic(base, inputs[0], inputs[1], **sizes)
-
-
-def _local(state: dict[str, Tensor]) -> LocalCritic:
-    return LocalCritic(*(RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"), table=state["table"])
-
-
-def _elliptical(state: dict[str, Tensor]) -> EllipticalCritic:
-    buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
-    return EllipticalCritic(*(RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"), **buffers)
-
-
-def _regression(state: dict[str, Tensor]) -> RegressionCritic:
-    buffers: dict[str, Any] = {key: value for key, value in state.items() if "." not in key}
-    ranks = [RankNormal(**under(state, f"ranks_{side}.")) for side in "xy"]
-    whiten = [Whiten(**under(state, f"whiten_{side}.")) for side in "xy"]
-    return RegressionCritic(ranks[0], ranks[1], whiten[0], whiten[1], **buffers)
-
-
-def _inputs(state: dict[str, Tensor]) -> Inputs:
-    return Inputs(RankNormal(**under(state, "ranks.")), state["center"], state["weight"], state["limit"])
 
 
 def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -273,7 +213,3 @@ def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
         buffers = under(state, f"{place}.")
         parts.append(PREPROCESSING[frozenset(buffers)](**buffers))
     return nn.Sequential(*parts)
-
-
-def under(tensors: dict[str, T], prefix: str) -> dict[str, T]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

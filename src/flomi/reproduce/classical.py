@@ -17,8 +17,7 @@ import torch
 
 from flomi import tasks
 from flomi.bounds import BOUNDS
-from flomi.critics import CRITICS
-from flomi.critics import nearest_neighbours as of_rows
+from flomi.critics import CRITICS, kernel_density, nearest_neighbours
 from flomi.reproduce.bivariate import GRID
 from flomi.reproduce.core import (
     COLOURS,
@@ -47,7 +46,7 @@ NEIGHBOURS = 6  # k, as in the authors' code
 
 def ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
     """Kraskov, Stoegbauer and Grassberger (2004): the mean of `flomi.critics.nearest_neighbours.ksg`."""
-    return float(of_rows.ksg(torch.from_numpy(x), torch.from_numpy(y), k).mean())
+    return float(nearest_neighbours.ksg(torch.from_numpy(x), torch.from_numpy(y), k).mean())
 
 
 def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
@@ -66,8 +65,8 @@ def revised_ksg(x: Array, y: Array, k: int = NEIGHBOURS) -> float:
 
 
 def kde(x: Array, y: Array) -> float:
-    """Gaussian kernels of Scott's width, each row left out of its own sum: the mean of `flomi.critics.nearest_neighbours.kde`."""
-    return float(of_rows.kde(torch.from_numpy(x), torch.from_numpy(y)).mean())
+    """Gaussian kernels of Scott's width, each row left out of its own sum: the mean of `flomi.critics.kernel_density.kde`."""
+    return float(kernel_density.kde(torch.from_numpy(x), torch.from_numpy(y)).mean())
 
 
 def _log_ball(d: int) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound
-from flomi.scores import Critic as PairScorer
+from flomi.critics.base import PairScorer
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.loop import History, Schedule, batches, train
 from flomi.training.model import Model, training_mode

@@ -7,18 +7,17 @@ import math
 import time
 import zlib
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flomi.bounds import Bound
-from flomi.critics import CRITICS, CriticKind, PlainCritic
-from flomi.critics.copula import EllipticalCritic
-from flomi.critics.features import canonical_inputs
-from flomi.critics.residual import QuadraticNetwork
+from flomi.critics import CRITICS, PlainCritic
+from flomi.critics.base import Critic, PairScorer
+from flomi.critics.table import Ensemble
 from flomi.preprocess import RankNormal, Standardize, Whiten
-from flomi.scores import Critic as PairScorer
 from flomi.scores import table_scores
 from flomi.training.bound import BoundTraining, fit_log_offset, fit_network
 from flomi.training.ensemble import EnsembleTraining, Gain, fit_base, fit_ensemble
@@ -120,10 +119,12 @@ def fit(
     prep: list[nn.Module] = [nn.Flatten(), nn.Flatten()]
     history, gain, stands_on = None, None, None
     if kind is not None and kind.fit is not None:
-        model = Model(kind.fit(*(v.flatten(1) for v in rows)), (), None)
-    elif kind is not None and kind.base is not None:
+        closed = kind.fit(*(v.flatten(1) for v in rows))
+        closed.row = kind.name  # by which what stands on it is rebuilt
+        model = Model(closed, (), None)
+    elif kind is not None and kind.ensemble is not None:
         x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, validation, strict=True))
-        stands_on, below = _base_of(kind, base, x, y, len(validation[0]), seed)
+        stands_on, below = _base_of(kind.ensemble, base, x, y, len(validation[0]), seed)
         labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
         net, gain, history = fit_ensemble(
             x, y, len(validation[0]), below, settings.ensemble, seed=seed, device=settings.device, groups=labels,
@@ -158,15 +159,15 @@ def fit(
 
 
 def _base_of(
-    kind: CriticKind, given: Candidate | None, x: Tensor, y: Tensor, n_validation: int, seed: int
-) -> tuple[str | None, nn.Module]:
-    """What the networks of this row stand on: what training learns, the candidate given, with its name, or the row's fallback."""
-    if kind.base == "learned":
-        untrained = QuadraticNetwork(*canonical_inputs(x, y, rotate=False), seed=seed)
-        return None, fit_base(untrained, x, y, n_validation, seed=seed)
+    ensemble: Ensemble, given: Candidate | None, x: Tensor, y: Tensor, n_validation: int, seed: int
+) -> tuple[str | None, Critic]:
+    """What the networks stand on: what training learns, the candidate given, with its name, or the row's fallback."""
+    if ensemble.untrained is not None:
+        return None, fit_base(ensemble.untrained(x, y, seed), x, y, n_validation, seed=seed)
     if given is not None:
-        return given.name, given.model.critic
-    return None, EllipticalCritic.fit(x, y, tails="student")
+        return given.name, cast(Critic, given.model.critic)
+    assert ensemble.fallback is not None  # a row has one of the two
+    return None, ensemble.fallback(x, y)
 
 
 def fresh_copy(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, ...]) -> nn.Module:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flomi.critics.copula import highest
+from flomi.bounds import off_diagonal
+from flomi.critics.base import PairScorer
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
@@ -103,9 +104,9 @@ class Gain:
 
 def log_mean_off(g: Tensor) -> Tensor:
     """log mean of e^G over the off-diagonal of [..., n, n]; pairs at -inf, which are of one group, do not count."""
-    n = g.shape[-1]
-    off = g.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))[..., :-1]  # a view without the diagonal
-    count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else torch.tensor(n * (n - 1))
+    off = off_diagonal(g)
+    pairs = torch.tensor(off.shape[-2] * off.shape[-1])
+    count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else pairs
     value: Tensor = off.logsumexp((-2, -1)) - count.log()
     return value
 
@@ -280,7 +281,7 @@ def fit_ensemble(
     x: Tensor,
     y: Tensor,
     n_validation: int,
-    base: nn.Module,
+    base: PairScorer,
     training: EnsembleTraining,
     *,
     seed: int = 0,
@@ -333,9 +334,7 @@ def fit_ensemble(
         a, b = net.joined(rows.hx, rows.hy, rows.a0, rows.b0)
         some = order[: most * 4 // 3]
         among = rows.masked(net.matrix(a[some], b[some]), some)
-        net.shift.copy_(log_mean_off(among))
-        net.high.copy_(highest(among - net.shift, net.pairs(a, b)))
-        net.low.fill_(-math.log(n))
+        net.truncate(among, net.pairs(a, b), shift=log_mean_off(among), low=-math.log(n))
     return net, Gain(float(difference.mean()), stderr, float(gain.mean())), history
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flomi.bounds import Bound, Scores
 from flomi.critics import Baseline, dtype_of
-from flomi.scores import Critic as PairScorer
+from flomi.critics.base import PairScorer
 from flomi.scores import score
 
 __all__ = ["Model", "training_mode"]

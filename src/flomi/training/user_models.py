@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flomi.bounds import Bound, Scores
 from flomi.critics import PlainCritic
-from flomi.scores import Critic as PairScorer
+from flomi.critics.base import PairScorer
 from flomi.scores import Table
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.model import Model, training_mode
