@@ -461,7 +461,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _raised_here(error: Exception) -> bool:
     """Whether flomi itself raised it, as a message to the user, rather than a library deep below."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(__file__).parent in Path(frames[-1].filename).parents
+    return bool(frames) and Path(__file__).parents[1] in Path(frames[-1].filename).parents
 
 
 def _usage(error: Any) -> str:
