@@ -370,7 +370,6 @@ def test_flatnce_keeps_its_gradient_where_infonce_loses_it() -> None:
 
 @ROWS
 def test_rows_of_the_table_are_complete(bound: Bound) -> None:
-    assert BOUNDS[bound.name] is bound is bounds.get(bound.name) is bounds.get(bound)
     assert bound.side in ("lower", "upper", "none")
     assert bound.optimum and bound.reference
     s = dense()

@@ -22,6 +22,7 @@ from flomi.critics import CRITICS
 from flomi.crossfit import fold as candidates
 from flomi.result import MIEstimate
 
+GAUSSIAN: dict[str, Any] = {"critic": "gaussian", "n_folds": 2}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 2))
 Y = X + RNG.normal(size=(400, 2))
@@ -61,10 +62,15 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
 
 def options_of(name: str) -> dict[str, Any]:
     trained = CRITICS[name].build is not None
-    return {"bound": "doe" if name == "density" else "flo", **({"steps": 20} if trained else {})}
+    return {"bound": "doe" if name == "density" else "flo", **({"steps": 5} if trained else {})}
 
 
-@pytest.mark.parametrize("name", ["auto", *CRITICS])
+FAST = {"auto", "null", "gaussian", "residual", "joint", "density"}  # one of every way that a model is made
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ("auto", *CRITICS)]
+)
 def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (X[:, 0], Y[:, 0]) if name == "local" else (X, Y)
     options: dict[str, Any] = {"effort": "fast", "n_folds": 2, **(options_of(name) if name != "auto" else {})}
@@ -87,7 +93,7 @@ def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_groups_own_critics_and_processes(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     own = Own()
-    options: dict[str, Any] = {"effort": "fast", "steps": 20, "n_folds": 3, "bound": "tuba"}
+    options: dict[str, Any] = {"effort": "fast", "steps": 5, "n_folds": 3, "bound": "tuba"}
     plain = MIEstimator(own, **options).fit(X, Y, groups=WHO)
     kept = tmp_path / "c"
     with monkeypatch.context() as patch:
@@ -112,7 +118,7 @@ def test_an_interrupted_fold_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         patch.setattr(candidates, "compete", interrupted)
-        r = MIEstimator("gaussian", checkpoint=tmp_path / "c").fit(X, Y).result_
+        r = MIEstimator(**GAUSSIAN, checkpoint=tmp_path / "c").fit(X, Y).result_
     assert any("interrupted" in sentence for sentence in r.warnings)
     assert not list((tmp_path / "c").glob("fold-*"))
 
@@ -128,34 +134,33 @@ def test_an_interrupted_fold_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_another_run_is_refused(options: dict[str, Any], x: np.ndarray, message: str, tmp_path: Path) -> None:
-    MIEstimator("gaussian", checkpoint=tmp_path).fit(X, Y)
+    MIEstimator(**GAUSSIAN, checkpoint=tmp_path).fit(X, Y)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=message):
-        MIEstimator(**{"critic": "gaussian", **options}, checkpoint=tmp_path).fit(x, Y)
+        MIEstimator(**{**GAUSSIAN, **options}, checkpoint=tmp_path).fit(x, Y)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-    MIEstimator("gaussian", checkpoint=tmp_path, units="bits", n_jobs=2).fit(
-        X, Y
-    )  # what changes no number may change
+    MIEstimator(**GAUSSIAN, checkpoint=tmp_path, units="bits").fit(X, Y)  # what changes no number may change
 
 
 def test_wrong_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        MIEstimator("gaussian", checkpoint=tmp_path / "file").fit(X, Y)
+        MIEstimator(**GAUSSIAN, checkpoint=tmp_path / "file").fit(X, Y)
     with pytest.raises(ValueError, match="a folder of other things"):
-        MIEstimator("gaussian", checkpoint=tmp_path).fit(X, Y)
+        MIEstimator(**GAUSSIAN, checkpoint=tmp_path).fit(X, Y)
     with pytest.raises(TypeError, match="checkpoint must be the path"):
-        MIEstimator("gaussian", checkpoint=3).fit(X, Y)  # type: ignore[arg-type]
+        MIEstimator(**GAUSSIAN, checkpoint=3).fit(X, Y)  # type: ignore[arg-type]
     kept = tmp_path / "c"
-    MIEstimator("gaussian", checkpoint=kept).fit(X, Y)
+    MIEstimator(**GAUSSIAN, checkpoint=kept).fit(X, Y)
     (kept / "fold-1.safetensors").write_bytes(b"half of it")
     with pytest.raises(ValueError, match=r"fold-1\.safetensors can't be read .*; remove it"):
-        MIEstimator("gaussian", checkpoint=kept).fit(X, Y)
+        MIEstimator(**GAUSSIAN, checkpoint=kept).fit(X, Y)
     (kept / "checkpoint.json").write_text("[]")
     with pytest.raises(ValueError, match=r"checkpoint\.json can't be read"):
-        MIEstimator("gaussian", checkpoint=kept).fit(X, Y)
+        MIEstimator(**GAUSSIAN, checkpoint=kept).fit(X, Y)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL as soon as the first fold is there, in the middle of the second; drawn rows of a Parquet folder."""
     x, e = RNG.normal(size=(2, 12_000, 2))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flomi import cli
+from flomi import MIEstimate, MIEstimator, cli
 from flomi.bounds import BOUNDS
 from flomi.cli import doctor, options, outputs
 from flomi.critics import CRITICS
@@ -40,55 +40,36 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@dataclass
-class FakeResult:
-    """What the command line reads of a result, without the minutes it takes."""
-
-    mi: float = 0.412
-    stderr: float = 0.01
-    ci: tuple[float, float] = (0.392, 0.432)
-    lower_bound: float = 0.371
-    bound: float = 0.405
-    bound_stderr: float = 0.011
-    bound_name: str = "flo"
-    bound_side: str = "lower"
-    plug_in: float = 0.409
-    imbalance: float = 0.001
-    critic: str = "gaussian"
-    candidates: dict[str, Any] = field(
-        default_factory=lambda: {"joint": {"bound": 0.398}, "gaussian": {"bound": 0.405}}
-    )
-    verdict: str = "ok"
-    warnings: tuple[str, ...] = ()
-    pmi: np.ndarray = field(default_factory=lambda: np.linspace(-1, 1, N))
-    seconds: float = 12.3
-    units: str = "nats"
-    n: int = N
-    config: dict[str, Any] = field(default_factory=lambda: {"n_folds": 5})
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"mi": self.mi, "ci": list(self.ci), "imbalance": float("nan"), "verdict": self.verdict}
+@pytest.fixture(scope="module")
+def fitted(table: Path) -> MIEstimator:
+    frame = pd.read_csv(table)
+    return MIEstimator("gaussian", n_folds=2).fit(frame["a"], frame["y"])
 
 
-class FakeEstimator:
-    def __init__(self, folds: int = 5) -> None:
-        self.critics_ = [None] * folds
+class Calls(dict[str, Any]):
+    """With what the estimation was called; "result" is what it gives back, and `shown` changes numbers of it."""
 
-    def save(self, path: Path) -> None:
-        Path(path).write_bytes(b"saved")
+    def shown(self, **numbers: Any) -> None:
+        self["result"] = replace(self["result"], **numbers)
+
+
+ROUND = {  # numbers that a line can be compared with
+    "mi": 0.412, "stderr": 0.01, "ci": (0.392, 0.432), "lower_bound": 0.371, "bound": 0.405, "bound_stderr": 0.011,
+    "plug_in": 0.409, "imbalance": 0.001, "seconds": 12.3, "verdict": "ok", "warnings": (),
+}  # fmt: skip
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replaces the estimation; the dictionary shows with what it was called, and may set the result."""
-    calls: dict[str, Any] = {"result": FakeResult()}
+def fake(monkeypatch: pytest.MonkeyPatch, fitted: MIEstimator) -> Calls:
+    """A real result, with round numbers, of an estimation that is made once for all tests."""
+    calls = Calls(result=replace(fitted.result_, **ROUND))
 
-    def fit(pairs: Pairs, options: dict[str, Any], *, ranks: bool) -> tuple[FakeEstimator, FakeResult]:
+    def fit(pairs: Pairs, options: dict[str, Any], *, ranks: bool) -> tuple[MIEstimator, MIEstimate]:
         assert not ranks
         calls.update(pairs=pairs, options=options)
-        return FakeEstimator(calls.get("folds", 5)), calls["result"]
+        return fitted, calls["result"]
 
-    def write(result: FakeResult, path: Path, *, command: str, about: dict[str, str]) -> None:
+    def write(result: MIEstimate, path: Path, *, command: str, about: dict[str, str]) -> None:
         calls.update(command=command, about=about)
         path.write_text("<html>", encoding="utf-8")
 
@@ -180,7 +161,7 @@ def run(*arguments: object) -> int:
     ],
 )
 def test_a_wrong_call_is_one_line_and_code_2(
-    arguments: list[str], message: str, table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace = {
         "TABLE": str(table),
@@ -195,7 +176,7 @@ def test_a_wrong_call_is_one_line_and_code_2(
 
 
 def test_outputs_are_checked_before_the_run(
-    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     columns = ("--x", "a", "--y", "y")
     assert run("estimate", table, *columns, "--pmi", tmp_path / "o.csv", "--save", tmp_path / "o.csv") == 2
@@ -208,7 +189,7 @@ def test_outputs_are_checked_before_the_run(
 
 
 def test_missing_packages_are_named_before_the_run(
-    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outputs.importlib.util, "find_spec", lambda name: None)
     assert run("estimate", table, "--x", "a", "--y", "y", "--report", table.with_name("r.html")) == 2
@@ -255,8 +236,9 @@ def test_a_bug_shows_its_traceback_and_code_1(
 # What comes out ------------------------------------------------------------------------------------------------------
 
 
-def test_table_for_people(table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    fake["result"] = FakeResult(warnings=("The rows may not be independent.",))
+def test_table_for_people(table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    rivals = {"joint": {"bound": 0.398}, "gaussian": {"bound": 0.405}}
+    fake.shown(warnings=("The rows may not be independent.",), candidates=rivals)
     assert run("estimate", table, "--x", "a,b", "--y", "y", "--groups", "who") == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -276,24 +258,22 @@ def test_table_for_people(table: Path, fake: dict[str, Any], capsys: pytest.Capt
 
 
 def test_rounding_gives_no_negative_zero_and_small_errors_more_digits(
-    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake["result"] = FakeResult(imbalance=-0.0001, mi=-0.02)
+    fake.shown(imbalance=-0.0001, mi=-0.02)
     assert run("estimate", table, "--x", "a", "--y", "y") == 0
     out = capsys.readouterr().out
     assert "normalisation off by 0.000" in out and "-0.020 ± 0.010" in out
-    fake["result"] = FakeResult(stderr=0.00012)
+    fake.shown(stderr=0.00012, mi=0.412)
     assert run("estimate", table, "--x", "a", "--y", "y") == 0
     assert "0.41200 ± 0.00012 nats" in capsys.readouterr().out
 
 
-def test_notes_on_the_data_are_shown(
-    fake: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_notes_on_the_data_are_shown(fake: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(N, 2))
     values[3, 0] = np.nan
     np.savetxt(tmp_path / "t.csv", values, delimiter=",", header="u,v")
-    fake["result"] = FakeResult(pmi=np.arange(N - 1.0))
+    fake.shown(pmi=np.arange(N - 1.0))
     assert run("estimate", tmp_path / "t.csv", "--x", "u", "--y", "v") == 2
     assert "--missing drop" in capsys.readouterr().err
     arguments = ["--x", "u", "--y", "v", "--missing", "drop", "--pmi", tmp_path / "pmi.csv"]
@@ -306,18 +286,19 @@ def test_notes_on_the_data_are_shown(
 
 
 def test_json_is_one_object_and_nothing_else(
-    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    fake.shown(imbalance=float("nan"))  # which JSON has not
     assert run("estimate", table, "--x", "0:2", "--y", "2", "--json", "--report", tmp_path / "r.html") == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert out.count("\n") == 1
-    assert found["mi"] == 0.412 and found["imbalance"] is None  # JSON has no NaN
+    assert found["mi"] == 0.412 and found["imbalance"] is None and found["candidates"].keys() == {"gaussian"}
     assert found["data"] == {"source": "table.csv", "x": ["a", "b"], "y": ["y"], "notes": []}
     assert err == f"wrote {tmp_path / 'r.html'}\n"
 
 
-def test_an_option_given_again_adds_columns(table: Path, fake: dict[str, Any]) -> None:
+def test_an_option_given_again_adds_columns(table: Path, fake: Calls) -> None:
     assert run("estimate", table, "--x", "a", "--x", "b", "--y", "y") == 0
     assert fake["pairs"].x_names == ("a", "b")
 
@@ -339,7 +320,7 @@ def test_the_names_in_the_help_are_those_of_the_tables(capsys: pytest.CaptureFix
 
 
 def test_an_interrupted_write_leaves_the_old_file(
-    table: Path, fake: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    table: Path, fake: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -354,17 +335,18 @@ def test_an_interrupted_write_leaves_the_old_file(
 
 
 def test_a_partial_result_says_how_much_was_measured(
-    table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake["folds"] = 2
-    fake["result"].pmi[80:] = np.nan
+    pmi = fake["result"].pmi.copy()
+    pmi[80:] = np.nan
+    fake.shown(pmi=pmi, config=fake["result"].config | {"n_folds": 5})
     assert run("estimate", table, "--x", "a", "--y", "y", "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["mi"] == 0.412
     assert err == "interrupted: 2 of 5 folds were measured (80 of 200 rows); the result rests on these\n"
 
 
-def test_options_reach_the_estimator(table: Path, fake: dict[str, Any], tmp_path: Path) -> None:
+def test_options_reach_the_estimator(table: Path, fake: Calls, tmp_path: Path) -> None:
     arguments = [
         "--critic",
         "joint",
@@ -404,18 +386,20 @@ def test_several_critics_compete(table: Path, fake: dict[str, Any]) -> None:
 
 
 def test_files_are_written(
-    table: Path, fake: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Path, fake: Calls, fitted: MIEstimator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, saved = tmp_path / "r.html", tmp_path / "saved"
     assert run("estimate", table, "--x", "a", "--y", "y", "--report", page, "--save", saved, "--quiet") == 0
-    assert page.read_text() == "<html>" and saved.read_bytes() == b"saved"
+    assert page.read_text() == "<html>"
+    rows = np.random.default_rng(1).normal(size=(9, 2))
+    assert np.array_equal(MIEstimator.load(saved).pmi(*rows.T), fitted.pmi(*rows.T))
     assert fake["command"].startswith("flomi estimate ") and "--x a --y y" in fake["command"]
     assert fake["about"] == {"file": "table.csv", "x": "'a'", "y": "'y'"}
     assert capsys.readouterr().err == ""
 
 
 def test_the_number_is_printed_even_if_a_file_cannot_be_written(
-    table: Path, fake: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    table: Path, fake: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
@@ -430,9 +414,9 @@ def test_the_number_is_printed_even_if_a_file_cannot_be_written(
     ("side", "expected"), [("upper", "held-out upper bound"), ("none", "held-out value")]
 )
 def test_what_is_no_lower_bound_is_not_called_one(
-    side: str, expected: str, table: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    side: str, expected: str, table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake["result"] = FakeResult(bound_side=side, bound_name="club")
+    fake.shown(bound_side=side, bound_name="club")
     assert run("estimate", table, "--x", "a", "--y", "y") == 0
     out = capsys.readouterr().out
     assert expected in out and "held-out bound " not in out
@@ -505,7 +489,6 @@ def test_exit_codes_of_the_process(table: Path) -> None:
     wrong = process("estimate", table, "--x", "a", "--y", "nope")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
-    assert process("--version").returncode == 0
 
 
 def test_help_answers_at_once_because_it_loads_nothing_heavy() -> None:
@@ -519,14 +502,12 @@ def test_help_answers_at_once_because_it_loads_nothing_heavy() -> None:
     assert time.perf_counter() - start < 5  # under 1 s on an idle machine
 
 
-@pytest.mark.timeout(120)
-def test_a_real_estimate_in_a_process(table: Path, tmp_path: Path) -> None:
-    page, pmi = tmp_path / "r.html", tmp_path / "pmi.csv"
-    arguments = ["--x", "a", "--y", "y", "--critic", "gaussian", "--json", "--report", page, "--pmi", pmi]
-    done = process("estimate", table, *arguments)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_a_real_estimate(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, plot, pmi = (tmp_path / name for name in ("r.html", "r.svg", "pmi.csv"))
+    options = ["--x", "a", "--y", "y", "--critic", "gaussian", "--folds", 2, "--json"]
+    assert run("estimate", table, *options, "--report", page, "--plot", plot, "--pmi", pmi) == 0
+    found = json.loads(capsys.readouterr().out)
     truth = -0.5 * np.log(1 - RHO**2)
     assert abs(found["mi"] - truth) < 0.25 and found["n"] == N and found["units"] == "nats"
-    assert "<html" in page.read_text(encoding="utf-8").lower()
+    assert "<html" in page.read_text(encoding="utf-8").lower() and "<svg" in plot.read_text(encoding="utf-8")
     assert len(pd.read_csv(pmi)) == N

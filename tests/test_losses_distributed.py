@@ -17,6 +17,8 @@ N, D = 12, 4  # rows of the global batch, columns
 WORLD = 2
 LABELS = torch.tensor([0, 1, 2, 0, 3, 1, 4, 0, 5, 5, 6, 2])
 
+pytestmark = pytest.mark.slow  # two processes
+
 CASES: dict[str, tuple[str, dict[str, object], bool]] = {
     **{name: (name, {}, False) for name in LOSSES},
     "flo, symmetric": ("flo", {"symmetric": True, "learn_temperature": True}, False),

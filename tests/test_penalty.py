@@ -34,8 +34,10 @@ def leakage(encoder: nn.Module) -> float:
     return float(1 - (s - fit).square().mean() / s.var())
 
 
-@pytest.mark.parametrize("bound", ["flo", "club"])
-def test_an_encoder_drops_what_it_should_not_tell(bound: str) -> None:
+@pytest.mark.parametrize(
+    ("bound", "steps"), [("flo", 120), pytest.param("club", 150, marks=pytest.mark.slow)]
+)
+def test_an_encoder_drops_what_it_should_not_tell(bound: str, steps: int) -> None:
     left = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
@@ -43,7 +45,7 @@ def test_an_encoder_drops_what_it_should_not_tell(bound: str) -> None:
         encoder.weight.data = torch.tensor([[0.5, 0.2, 0.2], [0.5, -0.2, -0.2]])
         groups = [{"params": encoder.parameters()}, {"params": head.parameters(), "lr": 3e-2}]
         optimiser = torch.optim.Adam(groups, lr=3e-3)
-        for _ in range(150):
+        for _ in range(steps):
             x, t, s = leaky(128)
             z = encoder(x) + NOISE * torch.randn(128, 2)
             loss = (head(z) - t).square().mean()
@@ -126,7 +128,7 @@ def test_no_warning_where_there_is_nothing_to_find() -> None:
 def test_the_bound_of_a_known_dependence() -> None:
     rho = 0.8
     penalty = MIPenalty(1, 1, check_every=0)
-    for _ in range(80):
+    for _ in range(60):
         z, e = torch.randn(2, 256, 1)
         penalty(z, rho * z + math.sqrt(1 - rho**2) * e)
     z, e = torch.randn(2, 4000, 1)
@@ -134,14 +136,13 @@ def test_the_bound_of_a_known_dependence() -> None:
     assert value.item() == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.1)
 
 
-def test_a_bound_with_a_baseline_has_it_trained_and_saved() -> None:
+@pytest.mark.slow
+def test_a_bound_with_a_baseline_reaches_the_truth() -> None:
     torch.manual_seed(0)
     penalty = MIPenalty(1, 1, bound="tuba", check_every=0, m=32)
     for _ in range(80):
         z, e = torch.randn(2, 256, 1)
         penalty(z, 0.8 * z + 0.6 * e)
-    assert any("baseline" in name for name in penalty.state_dict())
-    assert penalty.critic.baseline.net[-1].weight.abs().max() > 0  # it starts at 0
     z, e = torch.randn(2, 4000, 1)
     value = penalty.eval()(z, 0.8 * z + 0.6 * e)
     assert value.item() == pytest.approx(-math.log(0.6), abs=0.1)
@@ -169,9 +170,10 @@ def test_state_is_saved_with_the_optimiser() -> None:
 @pytest.mark.parametrize("bound", ["tuba", "i-alpha"])
 def test_a_bound_with_a_baseline_has_one_of_its_own(bound: str) -> None:
     torch.manual_seed(0)
-    penalty = MIPenalty(2, 1, bound=bound, check_every=0)
+    penalty = MIPenalty(2, 1, bound=bound, check_every=0, hidden=(32, 32))
     before = [p.clone() for p in penalty.critic.baseline.parameters()]
-    for _ in range(60):
+    assert any("baseline" in name for name in penalty.state_dict())
+    for _ in range(30):
         value = penalty(*dependent())
     after = list(penalty.critic.baseline.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 MEASURED = {"seconds", "threads", "versions"}  # may differ from run to run
@@ -33,6 +34,7 @@ def settled(value: Any) -> Any:
     return [settled(v) for v in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_two_processes_share_three_folds_and_find_what_one_finds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 2))

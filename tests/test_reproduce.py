@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from flomi import cli, tasks
 from flomi.bounds import BOUNDS
@@ -32,92 +33,32 @@ from flomi.reproduce import (
     sweep,
     write,
 )
+from flomi.reproduce.fairness import MADE
 
-NAMES = (
-    "bound-vs-truth", "landscape", "bias-variance", "cubic", "single-negative", "shared-vs-separate", "bilinear-speed",
-    "depth", "classical", "staircase", "convergence", "batch-size", "framework",
-    "fairness",
-    "cross-view", "design", "self-supervised", "flatnce-precision",
-    "information-bottleneck", "ica",
-    "meta-learning",
-)  # fmt: skip
-COLUMNS = {
-    "bound-vs-truth": {"rho", "bound", "K", "truth", "value", "stderr"},
-    "landscape": {"x", "y", "pmi", "minus_u", "g"},
-    "bias-variance": {"negatives", "K", "bound", "rho", "truth", "cap", "value", "low_decile", "high_decile"},
-    "cubic": {"K", "bound", "rho", "truth", "value"},
-    "single-negative": {"K", "bound", "rho", "truth", "value", "row_std"},
-    "shared-vs-separate": {"critic", "lr", "repeat", "epoch", "bound"},
-    "bilinear-speed": {"critic", "K", "gflop_an_epoch"},
-    "depth": {"layers", "rho", "lr", "value"},
-    "classical": {"rho", "estimator", "truth", "value"},
-    "staircase": {"bound", "kind", "truth", "step", "value", "plug_in"},
-    "convergence": {"start", "step", "gap", "error_u"},
-    "batch-size": {"bound", "truth", "batch", "bias", "spread_at_equal_pairs"},
-    "framework": {"bound", "u", "m", "value", "population", "truth"},
-    "fairness": {
-        "table",
-        "s_in_x",
-        "method",
-        "weight",
-        "seed",
-        "error",
-        "parity_gap",
-        "leak_auc",
-        "exact_auc",
-    },
-    "cross-view": {
-        "data",
-        "seed",
-        "loss",
-        "batch",
-        "epoch",
-        "accuracy",
-        "mi",
-        "at_least",
-        "training",
-        "held_out",
-    },
-    "design": {"model", "T", "by", "seed", "design", "judge", "gain", "stderr", "upper"},
-    "self-supervised": {"data", "seed", "loss", "batch", "seen", "accuracy", "ness"},
-    "flatnce-precision": {"type", "margin", "infonce", "flatnce"},
-    "information-bottleneck": {"penalty", "beta", "seed", "error", "of_y", "of_x_least", "of_x_most", "kl"},
-    "ica": {"sources", "mixture", "seed", "method", "amari", "total_correlation"},
-    "meta-learning": {
-        "seed",
-        "tasks",
-        "method",
-        "weight",
-        "adapt",
-        "step",
-        "train",
-        "known",
-        "validation",
-        "test",
-        "mi_low",
-    },
+# Everything twice costs most of the time: these show that a seed is enough, the others do it in `make test-slow`.
+QUICK_TWICE = {"convergence", "depth", "bias-variance", "flatnce-precision", "ica"}
+SMALLER: dict[str, dict[str, object]] = {
+    "fairness": {"data": ((MADE, False),), "steps": 5},
+    "meta-learning": {"steps": 4},
+    "self-supervised": {"epochs": 2, "readings": 2},
 }
 
-KEYS = {
-    "bound-vs-truth": ["rho", "bound", "K"], "landscape": ["x", "y"], "bias-variance": ["negatives", "K", "bound", "rho"],
-    "cubic": ["K", "bound", "rho"], "single-negative": ["K", "bound", "rho"],
-    "shared-vs-separate": ["critic", "lr", "repeat", "epoch"], "bilinear-speed": ["critic", "K"],
-    "depth": ["layers", "rho", "lr"], "classical": ["rho", "estimator"], "staircase": ["bound", "kind", "truth", "step"],
-    "convergence": ["start", "step"], "batch-size": ["bound", "truth", "batch"], "framework": ["bound", "m"],
-    "fairness": ["table", "s_in_x", "method", "weight", "seed"],
-    "cross-view": ["data", "seed", "loss", "batch", "epoch"], "design": ["model", "T", "by", "seed", "judge"],
-    "self-supervised": ["data", "seed", "loss", "batch", "seen"],
-    "flatnce-precision": ["type", "margin"],
-    "information-bottleneck": ["penalty", "beta", "seed"], "ica": ["sources", "mixture", "seed", "method"],
-    "meta-learning": ["seed", "tasks", "method", "weight", "adapt", "step"],
-}  # fmt: skip
+
+def tiny(name: str) -> pd.DataFrame:
+    """An experiment at its smallest size, which for some is smaller than "tiny"."""
+    experiment = EXPERIMENTS[name]
+    return run(
+        replace(experiment, sizes={"tiny": {**experiment.sizes["tiny"], **SMALLER.get(name, {})}}),
+        "tiny",
+        seed=0,
+    )
 
 
 class Tables(dict[str, pd.DataFrame]):
     """Every experiment at its smallest size, run when it is first asked for."""
 
     def __missing__(self, name: str) -> pd.DataFrame:
-        self[name] = run(EXPERIMENTS[name], "tiny", seed=0)
+        self[name] = tiny(name)
         return self[name]
 
 
@@ -126,41 +67,31 @@ def tables() -> Tables:
     return Tables()
 
 
-def test_all_are_there() -> None:
-    assert set(EXPERIMENTS) == set(NAMES)
-    assert all(name == experiment.name for name, experiment in EXPERIMENTS.items())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_table_is_tidy(name: str, tables: dict[str, pd.DataFrame]) -> None:
-    table = tables[name]
-    assert COLUMNS[name] <= set(table.columns)
-    assert len(table) > 1 and not table.duplicated(KEYS[name]).any()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_files_and_findings(name: str, tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    experiment = EXPERIMENTS[name]
-    files = write(experiment, tables[name], tmp_path, {"size": "tiny", "seed": 0})
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_table_files_and_findings(name: str, tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    experiment, table = EXPERIMENTS[name], tables[name]
+    assert experiment.name == name and len(table) > 1 and not table.duplicated().any()
+    files = write(experiment, table, tmp_path, {"size": "tiny", "seed": 0})
     wanted = {f"{name}.csv", f"{name}.png", f"{name}.svg", f"{name}.json"}
     assert {path.name for path in files} >= wanted and all(path.stat().st_size > 100 for path in files)
     assert not set(experiment.timings) & set(pd.read_csv(tmp_path / f"{name}.csv").columns)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    findings = experiment.compare(tables[name])
+    findings = experiment.compare(table)
     assert len(findings) >= 1 and all(isinstance(f, Finding) and f.what and f.ours for f in findings)
     before = (tmp_path / f"{name}.csv").read_bytes()
-    assert before.count(b"\n") == len(tables[name]) + 1 and b"-0," not in before
+    assert before.count(b"\n") == len(table) + 1 and b"-0," not in before
     assert is_complete(experiment, tmp_path, "tiny", 0)
-    assert not is_complete(experiment, tmp_path, "tiny", 1) and not is_complete(
-        experiment, tmp_path, "full", 0
-    )
+    assert not is_complete(experiment, tmp_path, "tiny", 1)
+    assert not is_complete(experiment, tmp_path, "full", 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK_TWICE else pytest.param(n, marks=pytest.mark.slow) for n in EXPERIMENTS]
+)
 def test_the_same_seed_gives_the_same_table(name: str, tables: dict[str, pd.DataFrame]) -> None:
     experiment = EXPERIMENTS[name]
     torch.rand(3)  # what ran before must not matter
-    again, times = run(experiment, "tiny", seed=0), list(experiment.timings)
+    again, times = tiny(name), list(experiment.timings)
     pd.testing.assert_frame_equal(
         tables[name].drop(columns=times), again.drop(columns=times), check_exact=True
     )
@@ -363,7 +294,7 @@ def test_classical_estimators_are_right_in_two_dimensions(estimate, tolerance: f
 def fast(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Two experiments whose quick size is the tiny one; counts the runs."""
     runs: dict[str, int] = {}
-    tiny = {
+    sizes = {
         "framework": {"batches": 3, "batch": 16, "negatives": (1, 2), "steps": 5},
         "convergence": {"starts": 2, "steps": 200},
     }
@@ -373,7 +304,12 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             runs[experiment.name] = runs.get(experiment.name, 0) + 1
             return experiment.run(seed, **size)
 
-        return replace(experiment, run=counting, sizes={"quick": tiny[experiment.name]})
+        return replace(
+            experiment,
+            run=counting,
+            sizes={"quick": sizes[experiment.name]},
+            draw=lambda table: Figure((1, 1)),
+        )
 
     chosen = {name: counted(EXPERIMENTS[name]) for name in ("framework", "convergence")}
     for name in list(EXPERIMENTS):
@@ -443,7 +379,7 @@ def test_missing_data_leaves_the_others_to_run(
 def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reproduce", "list"]) == 0
     out = capsys.readouterr().out
-    assert all(re.search(rf"^{name} ", out, re.MULTILINE) for name in NAMES)
+    assert all(re.search(rf"^{name} ", out, re.MULTILINE) for name in EXPERIMENTS)
 
 
 @pytest.mark.parametrize(

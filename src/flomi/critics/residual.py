@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class ResidualCritic(Critic):
 
     def __init__(
         self,
-        base: nn.Module,
+        base: Critic,
         inputs_x: Inputs,
         inputs_y: Inputs,
         *,
@@ -103,7 +103,7 @@ class ResidualCritic(Critic):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.base = cast(Critic, base)
+        self.base = base
         self.inputs_x, self.inputs_y = inputs_x, inputs_y
         self.sizes = {
             "members": members,

@@ -183,7 +183,7 @@ def candidate_of(
 ) -> Candidate:
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
-    state = under(tensors, "model.")
+    state: dict[str, Tensor] = under(tensors, "model.")
     kind = CRITICS.get(name)
     if kind is not None and kind.restore is not None:
         # the base stood beside the sizes in earlier versions
@@ -210,6 +210,6 @@ def _preparation(state: dict[str, Tensor], name: str) -> nn.Module:
         return nn.Identity()
     parts: list[nn.Module] = [nn.Flatten()]
     for place in sorted({key.split(".")[0] for key in state}, key=int):
-        buffers = under(state, f"{place}.")
+        buffers: dict[str, Tensor] = under(state, f"{place}.")
         parts.append(PREPROCESSING[frozenset(buffers)](**buffers))
     return nn.Sequential(*parts)

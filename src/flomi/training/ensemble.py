@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from flomi.bounds import off_diagonal
-from flomi.critics.base import PairScorer
+from flomi.critics.base import Critic
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
@@ -281,7 +281,7 @@ def fit_ensemble(
     x: Tensor,
     y: Tensor,
     n_validation: int,
-    base: PairScorer,
+    base: Critic,
     training: EnsembleTraining,
     *,
     seed: int = 0,
