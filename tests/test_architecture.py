@@ -293,5 +293,11 @@ def test_a_fit_goes_down_through_the_rooms_once() -> None:
     finally:
         sys.setprofile(None)
     assert upward == set()
-    assert calls == ["crossfit.of", "data.from_arrays", "crossfit.cross_fit", "crossfit.assemble", "result.to"]
+    assert calls == [
+        "crossfit.of",
+        "data.from_arrays",
+        "crossfit.cross_fit",
+        "crossfit.assemble",
+        "result.to",
+    ]
     assert set(stages) <= {"inference", "result", "training", "parallel"}

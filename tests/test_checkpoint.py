@@ -19,7 +19,8 @@ from torch import nn
 
 from flomi import MIEstimator, cli
 from flomi.critics import CRITICS
-from flomi.crossfit import fold as candidates
+from flomi.crossfit import run
+from flomi.crossfit.fold import Fold
 from flomi.result import MIEstimate
 
 GAUSSIAN: dict[str, Any] = {"critic": "gaussian", "n_folds": 2}
@@ -50,14 +51,14 @@ def numbers(r: MIEstimate) -> dict[str, Any]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
     """As a kill would, between two folds."""
-    compete, done = candidates.compete, iter(range(folds))
+    whole, done = run.run_fold, iter(range(folds))
 
-    def some(*args: Any, **options: Any) -> candidates.Fold:
+    def some(*args: Any, **options: Any) -> Fold:
         if next(done, None) is None:
             raise RuntimeError("killed")
-        return compete(*args, **options)
+        return whole(*args, **options)
 
-    monkeypatch.setattr(candidates, "compete", some)
+    monkeypatch.setattr(run, "run_fold", some)
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -109,15 +110,15 @@ def test_groups_own_critics_and_processes(jobs: int, tmp_path: Path, monkeypatch
 
 
 def test_an_interrupted_fold_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compete = candidates.compete
+    whole = run.run_fold
 
-    def interrupted(*args: Any, **options: Any) -> candidates.Fold:
-        fold = compete(*args, **options)
+    def interrupted(*args: Any, **options: Any) -> Fold:
+        fold = whole(*args, **options)
         fold.interrupted = True
         return fold
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "compete", interrupted)
+        patch.setattr(run, "run_fold", interrupted)
         r = MIEstimator(**GAUSSIAN, checkpoint=tmp_path / "c").fit(X, Y).result_
     assert any("interrupted" in sentence for sentence in r.warnings)
     assert not list((tmp_path / "c").glob("fold-*"))

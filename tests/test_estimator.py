@@ -19,8 +19,9 @@ from torch import nn
 
 from flomi import MIEstimator, bounds, estimate
 from flomi.critics import CRITICS, ConditionalGaussian
-from flomi.crossfit import run as crossfit
-from flomi.crossfit.options import Plan
+from flomi.crossfit.options import Options
+from flomi.crossfit.splits import enough_units, make_splits
+from flomi.estimator import _DEFAULTS
 
 FEW: dict = {"effort": "fast", "steps": 40, "n_folds": 2}  # for a user's own critic
 QUICK: dict = {**FEW, "hidden": (16,)}  # and for networks trained by the bound
@@ -30,6 +31,10 @@ def gaussian(n: int, d: int = 1, rho: float = 0.7, seed: int = 0) -> tuple[np.nd
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d))
     return x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+def checked(estimator: MIEstimator) -> Options:
+    return Options.of(estimator.get_params(), _DEFAULTS)
 
 
 class Product(nn.Module):
@@ -104,28 +109,17 @@ def test_every_critic_runs(name: str) -> None:
     assert (len(r.history) > 0) == (CRITICS[name].fit is None)
 
 
-def test_every_row_is_held_out_from_its_model() -> None:
-    for groups in (None, np.repeat(np.arange(25), 4)):
-        parts = crossfit._parts(100, 5, 3, groups)
-        assert sorted(np.concatenate([held for _, _, held in parts])) == list(range(100))
-        for training, validation, held in parts:
-            assert sorted([*training, *validation, *held]) == list(range(100))
-            if groups is not None:
-                labels = [set(groups[part]) for part in (training, validation, held)]
-                assert not (labels[0] & labels[1] or labels[0] & labels[2] or labels[1] & labels[2])
-
-
 def test_pmi_of_a_row_does_not_depend_on_the_row_itself() -> None:
     # A model that had seen its rows would react where a row's y is replaced; its fold's models must not.
     x, y = gaussian(200)
     estimator = MIEstimator("gaussian", n_folds=2, seed=4).fit(x, y)
-    held = crossfit._parts(200, 2, 4, None)[0][2]
+    test = make_splits(200, 2, 4)[0].test
     changed = y.copy()
-    changed[held[0]] += 50
+    changed[test[0]] += 50
     again = MIEstimator("gaussian", n_folds=2, seed=4).fit(x, changed)
-    same = held[1:]
+    same = test[1:]
     assert np.array_equal(estimator.result_.pmi[same], again.result_.pmi[same])
-    other = np.setdiff1d(np.arange(200), held)
+    other = np.setdiff1d(np.arange(200), test)
     assert not np.array_equal(estimator.result_.pmi[other], again.result_.pmi[other])
 
 
@@ -390,7 +384,7 @@ def test_options_that_would_change_nothing_are_refused(option: str, value: objec
     for critic in ("auto", *(name for name, kind in CRITICS.items() if kind.build is None)):
         with pytest.raises(ValueError, match=f"^{option}=.* trains none: .* leave {option} out"):
             estimate(x, y, critic=critic, **{option: value})
-    options = Plan.of(MIEstimator("joint", **{option: value})).config
+    options = checked(MIEstimator("joint", **{option: value})).config
     assert options[option] in (value, [8])
 
 
@@ -399,8 +393,8 @@ def test_own_critic_and_full_batches_refuse_what_they_ignore() -> None:
     for options in ({"hidden": (8,)}, {"preprocess": "standardize"}):
         with pytest.raises(ValueError, match="critic of your own"):
             estimate(x, y, critic=Product(), **options)
-    Plan.of(MIEstimator(Product(), preprocess="none"))
-    Plan.of(MIEstimator(bound="club", hidden=(8,)))  # auto is the density critic there
+    checked(MIEstimator(Product(), preprocess="none"))
+    checked(MIEstimator(bound="club", hidden=(8,)))  # auto is the density critic there
     for critic, options in (("separable", {}), ("joint", {"negatives": "chunked"})):
         with pytest.raises(ValueError, match="n_negatives=4 does nothing"):
             estimate(x, y, critic=critic, n_negatives=4, **options)
@@ -476,7 +470,7 @@ def test_as_few_groups_as_the_message_allows_do_work(n_groups: int) -> None:
     rng = np.random.default_rng(23)
     x = rng.normal(size=(240, 2))
     groups = np.arange(240) % n_groups
-    folds = max(k for k in range(2, n_groups // 2 + 1) if crossfit.enough(n_groups, k))
+    folds = max(k for k in range(2, n_groups // 2 + 1) if enough_units(n_groups, k))
     r = estimate(x, x + rng.normal(size=x.shape), groups=groups, n_folds=folds, critic="gaussian")
     assert np.isfinite(r.pmi).all() and r.stderr > 0
     with pytest.raises(ValueError, match=f"{n_groups} groups are too few"):

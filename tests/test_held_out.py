@@ -12,7 +12,7 @@ from flomi import bounds
 from flomi.bounds import Scores
 from flomi.critics import CRITICS
 from flomi.critics.copula import EllipticalCritic
-from flomi.crossfit.evaluate import measure, pair_scores, report
+from flomi.crossfit.evaluate import evaluate, pair_scores, report
 from flomi.scores import Dense
 from flomi.training.model import Model
 
@@ -65,11 +65,11 @@ def directly(model: Model, bound: bounds.Bound, groups: np.ndarray | None) -> tu
 @pytest.mark.parametrize("name", ["exact", "network", "density"])
 def test_all_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | None) -> None:
     model, bound = models()[name]
-    found, _ = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=groups)
+    found, _ = evaluate(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=groups)
     by_row, dv = directly(model, bound, groups)
     assert found.negatives == N - 1
-    assert found.by_row == pytest.approx(by_row, abs=1e-9)
-    assert found.recalibrated == pytest.approx(dv, abs=1e-9)
+    assert found.values == pytest.approx(by_row, abs=1e-9)
+    assert found.donsker_varadhan == pytest.approx(dv, abs=1e-9)
     assert found.summary.bound == pytest.approx(by_row.mean(), abs=1e-9)
 
 
@@ -78,12 +78,12 @@ def test_some_pairs_agree_with_all_of_them(name: str) -> None:
     model, bound = models()[name]
     x, y = gaussian()
     every, some = (
-        measure(model, bound, (x, y), pairs=pairs, most=130 * N, seed=0)[0] for pairs in (N * N, 128 * N)
+        evaluate(model, bound, (x, y), pairs=pairs, most=130 * N, seed=0)[0] for pairs in (N * N, 128 * N)
     )
     assert every.negatives == N - 1 and some.negatives == 128
     assert some.summary.bound == pytest.approx(every.summary.bound, abs=every.summary.bound_stderr)
     assert some.summary.bound_stderr == pytest.approx(every.summary.bound_stderr, rel=0.2)
-    assert some.recalibrated == pytest.approx(every.recalibrated, abs=0.1)
+    assert some.donsker_varadhan == pytest.approx(every.donsker_varadhan, abs=0.1)
 
 
 @pytest.mark.parametrize("groups", [None, np.arange(N) // 4])
@@ -92,7 +92,7 @@ def test_some_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | 
     model, bound = models()[name]
     model.exact = False
     x, y = gaussian()
-    found, some = measure(model, bound, (x, y), pairs=128 * N, most=130 * N, seed=0, groups=groups)
+    found, some = evaluate(model, bound, (x, y), pairs=128 * N, most=130 * N, seed=0, groups=groups)
     assert found.negatives == 128 and some is not None and some.partners is not None
     ratio, c, dual = parts(model, bound)
     own, keep = ratio.diagonal(), torch.ones_like(some.partners, dtype=torch.bool)
@@ -102,14 +102,14 @@ def test_some_pairs_are_the_formula_written_out(name: str, groups: np.ndarray | 
     taken, count = ratio.gather(1, some.partners), int(keep.sum())
     by_row = 1 - dual - (torch.exp(taken - (own + dual)[:, None]) * keep).sum(1) * (N / count)
     dv = (own - c).mean() - torch.log((torch.exp(taken - c[:, None]) * keep).sum() / count)
-    assert found.by_row == pytest.approx(by_row.numpy(), abs=1e-9)
-    assert found.recalibrated == pytest.approx(float(dv), abs=1e-9)
+    assert found.values == pytest.approx(by_row.numpy(), abs=1e-9)
+    assert found.donsker_varadhan == pytest.approx(float(dv), abs=1e-9)
     assert found.summary.bound == pytest.approx(float(by_row.mean()), abs=1e-9)
 
 
 def test_a_dual_far_off_in_one_row_spoils_the_bound_and_not_the_score() -> None:
     model, bound = models()["network"]
-    before, _ = measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0)
+    before, _ = evaluate(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0)
     positives = model.critic.positives  # type: ignore[union-attr]
 
     def far(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,8 +118,8 @@ def test_a_dual_far_off_in_one_row_spoils_the_bound_and_not_the_score() -> None:
 
     model.critic.positives = far  # type: ignore[union-attr, assignment]
     for m in (N - 1, 128):
-        after, _ = measure(model, bound, gaussian(), pairs=m * N, most=max(m, 130) * N, seed=0)
-        assert after.recalibrated == pytest.approx(before.recalibrated, abs=0.1 if m == 128 else 1e-9)
+        after, _ = evaluate(model, bound, gaussian(), pairs=m * N, most=max(m, 130) * N, seed=0)
+        assert after.donsker_varadhan == pytest.approx(before.donsker_varadhan, abs=0.1 if m == 128 else 1e-9)
         assert after.summary.bound < -1e100 and after.summary.bound_stderr > 1e100
 
 
@@ -128,7 +128,7 @@ def test_a_sampled_bound_takes_more_pairs_where_they_limit_it() -> None:
     y = 0.7 * x + 0.7 * torch.randn(3000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model = Model(EllipticalCritic.fit(x, y), (), None)
     model.exact = False  # so that pairs are drawn
-    few, more = (measure(model, bounds.get("flo"), (x, y), pairs=3000 * 128, most=most, seed=0)[0]
+    few, more = (evaluate(model, bounds.get("flo"), (x, y), pairs=3000 * 128, most=most, seed=0)[0]
                  for most in (3000 * 128, 3000 * 1100))  # fmt: skip
     assert few.negatives == 128 and more.negatives > 500
     assert more.summary.bound_stderr < few.summary.bound_stderr
@@ -137,7 +137,7 @@ def test_a_sampled_bound_takes_more_pairs_where_they_limit_it() -> None:
 def test_one_group_is_refused() -> None:
     model, bound = models()["exact"]
     with pytest.raises(ValueError, match="at least 2 groups"):
-        measure(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=np.zeros(N, dtype=int))
+        evaluate(model, bound, gaussian(), pairs=N * N, most=N * N, seed=0, groups=np.zeros(N, dtype=int))
 
 
 class Broken(torch.nn.Module):
@@ -161,11 +161,11 @@ class Broken(torch.nn.Module):
 
 def test_infinite_scores_make_an_infinite_loss_and_nan_is_refused() -> None:
     options: dict[str, Any] = {"pairs": N * N, "most": N * N, "seed": 0}
-    found, _ = measure(Model(Broken(float("inf")), (), None), bounds.get("flo"), gaussian(), **options)
-    assert found.summary.bound == found.recalibrated == -np.inf
-    assert np.isneginf(found.by_row[0]) and not np.isnan(found.by_row).any()
+    found, _ = evaluate(Model(Broken(float("inf")), (), None), bounds.get("flo"), gaussian(), **options)
+    assert found.summary.bound == found.donsker_varadhan == -np.inf
+    assert np.isneginf(found.values[0]) and not np.isnan(found.values).any()
     with pytest.raises(ValueError, match="NaN"):
-        measure(Model(Broken(float("nan")), (), None), bounds.get("flo"), gaussian(), **options)
+        evaluate(Model(Broken(float("nan")), (), None), bounds.get("flo"), gaussian(), **options)
 
 
 def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -> None:
@@ -173,7 +173,7 @@ def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -
     for name in ("flo", "nwj", "infonce"):
         bound = bounds.get(name)
         options: dict[str, Any] = {"seed": 0, "groups": None}
-        found, some = measure(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
+        found, some = evaluate(model, bound, gaussian(), pairs=N * N, most=N * N, **options)
         said = report(model, bound, gaussian(), found, some, **options)
         with torch.no_grad():
             a, b = model.critic.encode(*gaussian())  # type: ignore[operator]
@@ -190,4 +190,4 @@ def test_pairs_of_an_exact_critic_are_summed_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr("flomi.crossfit.evaluate._Encoded.log_sum")  # the second sum, for a dual of its own
     model, bound = models()["exact"]
     for m in (N - 1, 40):
-        measure(model, bound, gaussian(), pairs=m * N, most=m * N, seed=0)
+        evaluate(model, bound, gaussian(), pairs=m * N, most=m * N, seed=0)

@@ -7,7 +7,9 @@ import pytest
 from scored_pairs import gaussian, part, sample
 
 from flomi.inference.certificate import PairScores
-from flomi.inference.u_statistic import Exponential, interval, mean_stderr, summarise
+from flomi.inference.influence import mean_stderr
+from flomi.inference.interval import interval
+from flomi.inference.u_statistic import PartitionTerm, summarise
 
 # --- The summary and its standard errors ---
 
@@ -79,7 +81,7 @@ def test_one_huge_score_gives_finite_numbers(size):
     assert found.bound == pytest.approx(-np.exp(size) / 380) and 0 < found.bound_stderr < np.inf
     e = np.exp(matrix - size)
     np.fill_diagonal(e, 0)
-    again = Exponential.of_matrix(e, size)
+    again = PartitionTerm.of_matrix(e, size)
     assert again.mean == pytest.approx(np.exp(size) / 380) and 0 < again.degenerate < np.inf
     assert found.folds[0].ess == pytest.approx(1) == again.ess
 
@@ -136,8 +138,8 @@ def test_sums_of_a_matrix_are_those_of_its_shifts(groups):
     neg, keep = scores.between_groups()
     log_e[np.arange(300)[:, None], (np.arange(300)[:, None] + scores.shifts) % 300] = neg
     shifts, matrix = (
-        Exponential.of_pairs(scores),
-        Exponential.of_matrix(np.exp(log_e - log_e.max()), log_e.max(), groups),
+        PartitionTerm.of_pairs(scores),
+        PartitionTerm.of_matrix(np.exp(log_e - log_e.max()), log_e.max(), groups),
     )
     for name in ("mean", "degenerate", "ess"):
         assert getattr(matrix, name) == pytest.approx(getattr(shifts, name), rel=1e-9), name
