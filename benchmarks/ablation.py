@@ -32,14 +32,13 @@ def switched_off(variant: str) -> Iterator[None]:
     """flomi without one of its parts, inside the block."""
     import torch
 
+    from flomi.critics import base, features
     from flomi.critics import copula as closed_form
-    from flomi.critics import features
     from flomi.critics import kernel_density as local_ratio
     from flomi.critics import kernel_ridge as regression
     from flomi.critics import paired_columns as matched
     from flomi.crossfit import fold as candidates
     from flomi.preprocess import Standardize
-    from flomi.training import ensemble
 
     with contextlib.ExitStack() as stack:
 
@@ -64,8 +63,7 @@ def switched_off(variant: str) -> Iterator[None]:
             patch(closed_form, "small_sample_bias", lambda p, q, dof: (0.0, p * q / dof**2 / 2))
             patch(closed_form, "_rank_loss", lambda *arguments: 0.0)
         elif part == "cap":
-            for module in (closed_form, ensemble, matched, regression):
-                patch(module, "highest", lambda g, positive: torch.tensor(torch.inf, dtype=positive.dtype))
+            patch(base, "truncation_level", lambda g, positive: torch.tensor(torch.inf, dtype=positive.dtype))
         else:
             assert variant == "all"
         yield

@@ -130,7 +130,7 @@ def _rebuild(
 ) -> MIEstimator:
     options, config = {**record["options"]}, record["result"]["config"]
     options.update({name: tuple(options[name]) for name in record["tuples"]})
-    referee = bounds.get(config["bound"] if bound is None else bound)
+    chosen = bounds.get(config["bound"] if bound is None else bound)
     stored = {fold["critic"] for fold in record["folds"]}
     if critic is None and not stored <= set(CRITICS):
         raise ValueError(
@@ -139,7 +139,7 @@ def _rebuild(
     options.update({name: own for name, own in (("critic", critic), ("bound", bound)) if own is not None})
     estimator = kind(**options)
     estimator.critics_ = [
-        candidate_of(fold, under(tensors, f"{k}."), referee, tuple(config["hidden"]), critic)
+        candidate_of(fold, under(tensors, f"{k}."), chosen, tuple(config["hidden"]), critic)
         for k, fold in enumerate(record["folds"])
     ]
     columns_x, columns_y = record["columns"]
