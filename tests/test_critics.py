@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from problems import Gaussian
 from torch import Tensor, nn
 
 from flomi import bounds
+from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics import (
     CRITICS,
     Baseline,
@@ -21,6 +24,9 @@ from flomi.critics import (
     QuadraticCritic,
     SeparableCritic,
 )
+from flomi.critics.base import SETTINGS as TRUNCATION
+from flomi.critics.base import truncation_level
+from flomi.critics.table import TrainingRows, default_candidates
 from flomi.scores import score
 
 N, DIM_X, DIM_Y = 9, 3, 2
@@ -289,6 +295,36 @@ def test_exact_conditional_of_gaussian_pairs() -> None:
     torch.testing.assert_close(q(x, y), normal.log_prob(y).sum(-1), rtol=1e-12, atol=1e-12)
     s = score(q, x, y)
     torch.testing.assert_close(bounds.ba(s), problem.critic()(x, y), rtol=1e-10, atol=1e-10)
+
+
+# --- Truncation, and the choice of candidates -------------------------------------------------------------------------
+
+
+def test_truncation_lowers_the_level_until_the_mean_is_that_of_a_pmi() -> None:
+    g = torch.randn(300, 300, dtype=torch.float64) - 0.5
+    calm, positive = truncation_level(g, g.diagonal() + 3), g.diagonal() + 3
+    assert calm == positive.max()
+    g[0] += 9  # one row of outliers
+    level = truncation_level(g, g.diagonal() + 3)
+    mean = log_mean_exp(off_diagonal(g.clamp(max=level)).flatten()).exp()
+    assert 0.98 * TRUNCATION.mean < float(mean) <= TRUNCATION.mean < float(off_diagonal(g).exp().mean())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(10, 3000), st.integers(1, 40), st.integers(1, 40), st.booleans())
+def test_default_candidates_can_be_fitted_and_stand_in_order(
+    n: int, dx: int, dy: int, continuous: bool
+) -> None:
+    rows = TrainingRows(n, dx, dy, continuous)
+    names = default_candidates(rows, density=False, costly=True)
+    assert list(names) == [name for name in CRITICS if name in names]
+    assert all(CRITICS[name].build is None and CRITICS[name].least_rows <= n for name in names)
+    assert sum(CRITICS[name].null for name in names) == sum(CRITICS[name].reference for name in names) == 1
+    cheap = default_candidates(rows, density=False, costly=False)
+    assert [name for name in names if not CRITICS[name].costly] == list(cheap)
+    more = default_candidates(TrainingRows(n + 1, dx, dy, continuous), density=False, costly=True)
+    assert set(names) <= set(more) or "local" in more  # which replaces others
+    assert all(CRITICS[name].density for name in default_candidates(rows, density=True, costly=True))
 
 
 # --- A user's own module, errors --------------------------------------------------------------------------------------

@@ -107,3 +107,13 @@ def test_whiten_shrinks_more_where_rows_are_few_and_survives_a_missing_rank() ->
     assert 0.3 < z.square().mean() < 3  # without shrinkage it would be of the order of 1e9
     copy = torch.cat([fresh, fresh[:, :1]], 1)
     assert torch.isfinite(Whiten.fit(copy, shrink=0.0)(copy)).all()
+
+
+def test_reduced_whitening_leaves_out_copies_and_keeps_one_direction_of_nothing() -> None:
+    x = torch.randn(2000, 2, dtype=torch.float64)
+    z = Whiten.reduce(torch.cat([x, x[:, :1], torch.ones_like(x)], 1))
+    assert z.weight.shape == (5, 2)
+    rows = z(torch.cat([x, x[:, :1], torch.ones_like(x)], 1))
+    torch.testing.assert_close(rows.T.cov(correction=0), torch.eye(2, dtype=torch.float64), atol=1e-9, rtol=0)
+    constant = torch.ones(50, 3, dtype=torch.float64)
+    assert Whiten.reduce(constant)(constant).shape == (50, 1) and not Whiten.reduce(constant)(constant).any()

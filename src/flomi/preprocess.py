@@ -121,8 +121,8 @@ class RankNormal(nn.Module):
         part = torch.where(b > a, (v - a) / torch.where(b > a, b - a, 1.0), 0.0).clamp(0, 1)
         z = torch.lerp(self.scores.gather(1, right - 1), self.scores.gather(1, right), part)
         below, above = (self.knots[:, :1] - v).clamp(min=0), (v - self.knots[:, -1:]).clamp(min=0)
-        rise = above / (self.tails[1, :, None] + above) - below / (self.tails[0, :, None] + below)
-        return (z + _TAIL * rise).T
+        beyond = above / (self.tails[1, :, None] + above) - below / (self.tails[0, :, None] + below)
+        return (z + _TAIL * beyond).T
 
 
 class Whiten(nn.Module):
@@ -197,6 +197,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _mid_ranks(ordered: Tensor) -> Tensor:
     """Ranks 1 ... n along non-decreasing rows [d, n], tied values sharing their mean rank."""
+    # what scipy.stats.rankdata does; importing that takes most of a second, and every estimate ranks
     step = ordered[:, 1:] > ordered[:, :-1]
     edge = torch.ones_like(step[:, :1])
     place = torch.arange(1, ordered.shape[1] + 1, device=ordered.device).expand_as(ordered)

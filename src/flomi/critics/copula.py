@@ -162,8 +162,8 @@ class EllipticalCritic(Critic):
         s = (_t_scores(z, float(self.nu)) - center) @ weight
         r2 = self.corr.square()
         first = s[..., : len(r2)]
-        own = (first.square() * (r2 / (1 - r2))).sum(-1, keepdim=True) / 2
-        return torch.cat([first * (self.corr / (1 - r2)).sqrt(), own, s.square().sum(-1, keepdim=True)], -1)
+        alone = (first.square() * (r2 / (1 - r2))).sum(-1, keepdim=True) / 2
+        return torch.cat([first * (self.corr / (1 - r2)).sqrt(), alone, s.square().sum(-1, keepdim=True)], -1)
 
     def combine(self, inner: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
         """The law of the module's docstring from h's cross term and, of each side, the rest of h and |s|^2."""
@@ -211,8 +211,8 @@ def _log_likelihood(t: Tensor, s: Tensor, nu: float) -> float:
         k = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - 0.5 * d * math.log(nu * math.pi)
         return k - (nu + d) / 2 * torch.log1p(q / nu)
 
-    own = radial(t.square(), 1).mean() * len(values)  # as many columns as there are directions
-    return float(radial(white.square().sum(1), len(values)).mean() - values.log().sum() / 2 - own)
+    alone = radial(t.square(), 1).mean() * len(values)  # as many columns as there are directions
+    return float(radial(white.square().sum(1), len(values)).mean() - values.log().sum() / 2 - alone)
 
 
 def _correlation(s: Tensor) -> Tensor:
@@ -342,7 +342,9 @@ def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> Formula:
     0.2231
     """
     mi, stderr, bias, method = _estimate(s, math.inf, dim, torch.zeros(1), n, variance)
-    return Formula(mi, stderr, bias, method, torch.empty(0), math.sqrt(max(0.0, stderr**2 - variance / n)))
+    return Formula(
+        mi, stderr, bias, method, torch.zeros(0).double(), math.sqrt(max(0.0, stderr**2 - variance / n))
+    )
 
 
 def _formula(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> Formula:

@@ -170,8 +170,8 @@ class RegressionCritic(Critic):
         """The encodings from f(s) and t."""
         f, w = mean @ self.root, t @ self.root
         log_det = self.root.diagonal().log().sum()
-        own = log_det - 0.5 * w.square().sum(-1, keepdim=True) - self._log_marginal(t)[:, None]
-        of_s, of_t = torch.cat([f, -0.5 * f.square().sum(-1, keepdim=True)], -1), torch.cat([w, own], -1)
+        alone = log_det - 0.5 * w.square().sum(-1, keepdim=True) - self._log_marginal(t)[:, None]
+        of_s, of_t = torch.cat([f, -0.5 * f.square().sum(-1, keepdim=True)], -1), torch.cat([w, alone], -1)
         return (of_s, of_t) if self.from_x else (of_t, of_s)
 
 
@@ -205,6 +205,7 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
     With features F = U diag(d) V' and penalty v, the left-out residual is (t - U h U't)_i / (1 - sum_k U_ik^2 h_k),
     h = d^2 / (d^2 + v). Every column of t takes the v, infinity included, that leaves least.
     """
+    # scikit-learn's Nystroem and RidgeCV, its errors by left-out row too, take two to four times as long, and 2 s to import
     n = len(s)
     at = (s @ turn)[_spread(n, min(centers, n // 2))]
     values, vectors = torch.linalg.eigh(_kernel(at, at, width))

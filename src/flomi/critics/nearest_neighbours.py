@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["ksg"]
 
 TREE_COLUMNS = 6  # up to here a tree finds neighbours faster than all distances do
-BLOCK = 500  # rows whose distances to all others are held at a time
+BLOCK = 500  # rows whose distances to all others are in memory at a time
 
 
 def ksg(x: Tensor, y: Tensor, k: int = 5) -> Tensor:

@@ -50,8 +50,8 @@ def _linear(fan_in: int, fan_out: int, bias: bool = True) -> nn.Linear:
 
 def dtype_of(module: nn.Module) -> torch.dtype:
     """Of the first floating-point parameter or buffer; float32 where there is none."""
-    own = chain(module.parameters(), module.buffers())
-    return next((v.dtype for v in own if v.is_floating_point()), torch.float32)
+    tensors = chain(module.parameters(), module.buffers())
+    return next((v.dtype for v in tensors if v.is_floating_point()), torch.float32)
 
 
 class Baseline(nn.Module):
@@ -261,7 +261,7 @@ class PlainCritic(Critic):
 
     If the module has a method `u(x, y)` that is the dual; otherwise u = c(x, y) - g with a small perceptron c.
     `shape_x`, `shape_y` are the shapes of one row. On all pairs every pair is one row of a forward pass, so the module must
-    not normalise batches of pairs: matching pairs are scored apart from the others. Where the module has `marginal(y)`, it is a
+    not normalise batches of pairs: matching pairs are scored in a call of their own. Where the module has `marginal(y)`, it is a
     density model: g is log q(y|x), `marginal` gives log q(y), and there is no dual.
     """
 

@@ -132,7 +132,7 @@ class ResidualCritic(Critic):
         return (self.base,)
 
     def towers(self, hx: Tensor, hy: Tensor) -> tuple[Tensor, Tensor]:
-        """Expanded inputs [E, n, width] -> phi and psi with their own parts last, [E, n, features + 1], scaled."""
+        """Expanded inputs [E, n, width] -> phi and psi with their side terms last, [E, n, features + 1], scaled."""
         unit = SETTINGS.unit / math.sqrt(self.features)
         scale_x = torch.tensor([unit] * self.features + [SETTINGS.side_term], device=hx.device)
         return self.tower_x(hx) * scale_x, self.tower_y(hy) * unit
@@ -195,8 +195,8 @@ class QuadraticNetwork(Critic):
         """The encodings from whitened normal scores."""
         r = SETTINGS.largest_rho * torch.tanh(self.rho)
         k, s, t = r / (1 - r.square()), zx @ self.weight_x, zy @ self.weight_y
-        own = [-(v.square() * (r * k)).sum(-1, keepdim=True) / 2 for v in (s, t)]
-        return torch.cat([s * k, own[0]], -1), torch.cat([t, own[1]], -1)
+        alone = [-(v.square() * (r * k)).sum(-1, keepdim=True) / 2 for v in (s, t)]
+        return torch.cat([s * k, alone[0]], -1), torch.cat([t, alone[1]], -1)
 
 
 def _inputs(state: dict[str, Tensor]) -> tuple[Inputs, Inputs]:

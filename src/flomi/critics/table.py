@@ -74,7 +74,7 @@ class Ensemble:
     restore: Callable[[dict[str, Tensor], dict[str, Any]], Critic] | None = None
 
 
-def never(rows: TrainingRows) -> bool:
+def _never(rows: TrainingRows) -> bool:
     return False
 
 
@@ -95,7 +95,7 @@ class CriticKind:
     build: Callable[[int, int, Sequence[int]], nn.Module] | None = None
     fit: Callable[[Tensor, Tensor], Critic] | None = None
     ensemble: Ensemble | None = None
-    competes: Callable[[TrainingRows], bool] = never
+    competes: Callable[[TrainingRows], bool] = _never
     negatives: str = "shifts"
     formula: bool = False
     base: bool = False
