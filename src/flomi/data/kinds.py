@@ -17,8 +17,8 @@ def kind_of(column: np.ndarray) -> Kind:
     """The kind of one column [n]: does a value repeat, and does one take a share of the rows?
 
     A value in more than 5 % of the rows is an atom (one row is none). Where the rest, the rows at no atom, has more than half
-    as many different values as rows, the column is "continuous" if there is no atom, and has "atoms" if there is one and the
-    rest is more than 5 % of the rows. Everything else is "discrete".
+    as many different values as rows, the column is "continuous" if there is no atom, and has "atoms" if there is one, the
+    rest is more than 5 % of the rows, and it has more than 10 different values. Everything else is "discrete".
 
     >>> normal = np.random.default_rng(0).normal(size=100)
     >>> kind_of(normal), kind_of(normal.clip(0)), kind_of(normal.round())
@@ -31,7 +31,7 @@ def kind_of(column: np.ndarray) -> Kind:
         return "discrete"
     if len(rest) == len(counts):
         return "continuous"
-    return "atoms" if rest.sum() > most else "discrete"
+    return "atoms" if rest.sum() > most and len(rest) > SETTINGS.codes else "discrete"
 
 
 def kinds_of(side: np.ndarray) -> tuple[Kind, ...]:

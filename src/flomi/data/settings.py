@@ -36,6 +36,9 @@ class DataSettings:
     atom: float = setting(
         0.05, f"{UNMEASURED}share of a column's rows at one value, above which it is an atom"
     )
+    codes: int = setting(
+        10, f"{UNMEASURED}so many different values beside atoms may still be the rare ones of a code"
+    )
     rounding: float = setting(
         1e-15, "spread of a constant that was computed, relative to its size: a few units in the last place"
     )

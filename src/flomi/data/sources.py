@@ -128,6 +128,7 @@ class _Array(Source):
         with _parsing(file, f".npy: {_PLAIN}"):
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
+            array.close()
             raise ValueError(f"{file} holds a .npz file; rename it to end in .npz")
         if array.ndim == 0:
             raise ValueError(f"{file} holds no array with rows")
