@@ -70,8 +70,8 @@ def shared_vs_separate(
 
                 def watch(step: int, _: float, model: Model = model, found: list[float] = found) -> None:
                     if step % steps == 0:
-                        held = fresh(task, np.random.default_rng(0))  # the same rows each time
-                        found.append(read(model, FLO, held, n=n, block=n, m=8).value)
+                        test = fresh(task, np.random.default_rng(0))  # the same rows each time
+                        found.append(read(model, FLO, test, n=n, block=n, m=8).value)
                         model.train()
 
                 learn(model, FLO, fresh(task, rng), derangements(1), generator, steps=steps * per_epoch * epochs,
