@@ -157,10 +157,7 @@ def _bilinear(width: int, features: int) -> nn.Module:
     return SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
 
 
-TIMED = (
-    ("joint", _joint, False),
-    ("bilinear", _bilinear, True),
-)  # name, critic, whether it takes all pairs of its batch
+TIMED = (("joint", _joint, False), ("bilinear", _bilinear, True))  # name, critic, whether it takes all pairs
 
 
 def bilinear_speed(

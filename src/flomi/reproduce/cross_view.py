@@ -106,9 +106,7 @@ def _split(every: Views, generator: torch.Generator, share: float = 0.75) -> tup
 
 def cross_view(seed: int, *, budgets: Sequence[Budget]) -> Iterator[Row]:
     """Rows (data, batch, loss, epoch): accuracy on test rows, the loss's own bound in training and on them, the referee's MI."""
-    loaded = [
-        views(budget.data, seed) for budget in budgets
-    ]  # all of them first: what is missing is said at once
+    loaded = [views(budget.data, seed) for budget in budgets]  # all first: what is missing is said at once
     for budget, (training, test) in zip(budgets, loaded, strict=True):
         _, generator = streams(seed, "cross-view subset", budget.data)
         training = training[torch.randperm(len(training), generator=generator)[: budget.rows]]
