@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from flomi.reproduce.fairness import Cell, measure, people_of
+from flomi.reproduce.fairness import Cell, evaluate, people_of
 
 OUT = Path(__file__).parent / "results" / "fairness_settings.csv"
 SEED = 10
@@ -34,7 +34,7 @@ def main() -> None:
     for table, (dim_z, noise), method, weight in tqdm(list(product(people, SETTINGS, METHODS, WEIGHTS))):
         if (table, dim_z, noise, method, weight) in done:
             continue
-        row = measure(
+        row = evaluate(
             Cell(table, True, method, weight, SEED),
             people[table],
             steps=1000,

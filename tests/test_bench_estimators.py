@@ -81,12 +81,12 @@ def test_exact_relations_are_no_gaussians():
 
 
 def shorter(monkeypatch, **changes):
-    monkeypatch.setattr(variational, "RECIPE", dataclasses.replace(variational.RECIPE, **changes))
+    monkeypatch.setattr(variational, "SETTINGS", dataclasses.replace(variational.SETTINGS, **changes))
 
 
 @pytest.mark.parametrize("name", list(BOUNDS))
 def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
-    shorter(monkeypatch, steps=20, batch_size=32, m=16, eval_every=10)
+    shorter(monkeypatch, steps=20, batch_size=32, m=16)
     task = tasks.get("multinormal-dense-2-2-0.5")
     x, y = task.sample(200, seed=0)
     before = torch.get_rng_state()

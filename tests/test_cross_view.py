@@ -152,7 +152,7 @@ def test_findings_of_several_seeds() -> None:
 
 def test_losses_of_one_seed_start_alike() -> None:
     """At equal seeds the accuracies of two losses differ by the loss alone."""
-    plan = cross_view.Plan("generated", 100, {32: (("infonce",), 2)}, width=8, classifier_epochs=1, referee_rows=50,
+    plan = cross_view.Budget("generated", 100, {32: (("infonce",), 2)}, width=8, classifier_epochs=1, referee_rows=50,
                            referee={"effort": "fast", "critic": "gaussian", "n_folds": 2}, lr=1e-12)  # fmt: skip
     training, test = cross_view.views("generated", 0)
     rows = [

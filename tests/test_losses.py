@@ -26,7 +26,7 @@ from flomi.losses import (
     NWJLoss,
     TUBALoss,
 )
-from flomi.losses.pairs import Pairs
+from flomi.losses.pairs import ProductNegatives
 from flomi.scores import Dense
 
 EVERY = pytest.mark.parametrize("name", LOSSES)
@@ -106,7 +106,7 @@ def test_pmi_is_the_bounds_own_read_out_by_row(name: str) -> None:
         close(pmi, -loss.u(torch.cat([x, y], -1)))
     elif loss.bound.pmi is bounds._pmi_g:
         close(pmi, g.diagonal())
-    elif loss.bound.pmi is bounds._pmi_drift:  # over the others of its row
+    elif loss.bound.pmi is bounds._pmi_offset:  # over the others of its row
         others = g.fill_diagonal_(-math.inf).logsumexp(1) - math.log(N - 1)
         close(pmi, 10 * (x * y).sum(1) - others)
 
@@ -196,7 +196,7 @@ def test_chunked_gradients_are_those_of_finite_differences(name: str) -> None:
 def test_chunks_keep_memory_below_the_matrix() -> None:
     seen: list[int] = []
 
-    class Spy(Pairs):
+    class Spy(ProductNegatives):
         def hide(self, g: Tensor, start: int, drop: int = 0) -> Tensor:
             seen.append(g.numel())
             return super().hide(g, start, drop)
@@ -211,7 +211,7 @@ def test_memory_is_free_without_the_garbage_collector() -> None:
     gc.disable()
     try:
         a, b = torch.randn(2, 8, 3, requires_grad=True)
-        pairs = Pairs(a * 2, b, 0)
+        pairs = ProductNegatives(a * 2, b, 0)
         value = (pairs.lme() + pairs.lme_all()).sum()
         alive = weakref.ref(pairs)
         del pairs

@@ -227,7 +227,7 @@ def anchor_objective(s: Scores, nu: float = 1.0) -> Tensor:
     """InfoNCE-anchor, K = m: InfoNCE with a further class "none of the candidates is the positive" of prior weight nu.
 
     K/(K+nu) E_pos[ g_1 - log(nu + sum_k e^{g_k}) ] + nu/(K+nu) E_null[ log nu - log(nu + sum_k e^{g_k}) ], where among the
-    K candidates of the first term is the positive, and of the second none. The optimum is the PMI, without drift.
+    K candidates of the first term is the positive, and of the second none. The optimum is the PMI, without a log-offset.
     """
     k, log_nu = s.negatives.count, s.pos.new_tensor(math.log(nu))
     with_positive = s.pos - torch.logaddexp(log_nu, _candidates(s) + _log(k))
@@ -311,8 +311,8 @@ def _pmi_g(s: Scores) -> Tensor:
     return s.pos
 
 
-def _pmi_drift(s: Scores) -> Tensor:
-    return -s.log_t  # g minus its drift c(x), measured as log Z(x) on this row's negatives
+def _pmi_offset(s: Scores) -> Tensor:
+    return -s.log_t  # g minus its log-offset c(x), measured as log Z(x) on this row's negatives
 
 
 def _pmi_constant(s: Scores) -> Tensor:
@@ -351,7 +351,7 @@ class Bound:
     value: Value
     objective: Value | None = None
     side: Literal["lower", "upper", "none"] = "none"
-    pmi: Value = _pmi_drift
+    pmi: Value = _pmi_offset
     needs: frozenset[str] = frozenset({"neg"})
     optimum: str = ""
     cap: Callable[[int], float] | None = None
@@ -376,13 +376,13 @@ def _neg(*more: str) -> frozenset[str]:
     return frozenset({"neg", *more})
 
 
-_DRIFT = "g = PMI + c(x)"
+_OFFSET = "g = PMI + c(x)"
 _PMI = "g = PMI"
 _EXACT_Q = "q(y|x) = p(y|x)"
 _DENSITY = frozenset({"density"})
 
 _ROWS = (
-    Bound("flo", flo, side="lower", pmi=_pmi_u, needs=_neg("u"), optimum=f"{_DRIFT}, u = -PMI",
+    Bound("flo", flo, side="lower", pmi=_pmi_u, needs=_neg("u"), optimum=f"{_OFFSET}, u = -PMI",
           reference="Guo et al. 2022, arXiv:2107.01131"),
     Bound("flo-ux", flo_ux, side="lower", pmi=_pmi_half, needs=_neg("baseline"),
           optimum="g = PMI/2 + c(x); not tight: E_x of the Renyi divergence of order 1/2",
@@ -393,12 +393,12 @@ _ROWS = (
           reference="Belghazi et al. 2018, arXiv:1801.04062"),
     Bound("nwj", nwj, side="lower", pmi=_pmi_g, optimum=f"{_PMI} (1 + PMI in the textbook form)",
           reference="Nguyen, Wainwright and Jordan 2010, arXiv:0809.0853"),
-    Bound("tuba", tuba, side="lower", pmi=_pmi_baseline, needs=_neg("baseline"), optimum=f"{_DRIFT}, a = log Z",
+    Bound("tuba", tuba, side="lower", pmi=_pmi_baseline, needs=_neg("baseline"), optimum=f"{_OFFSET}, a = log Z",
           reference="Poole et al. 2019, arXiv:1905.06922"),
-    Bound("infonce", infonce, side="lower", pmi=_pmi_drift, optimum=_DRIFT, cap=lambda m: math.log(m + 1),
+    Bound("infonce", infonce, side="lower", pmi=_pmi_offset, optimum=_OFFSET, cap=lambda m: math.log(m + 1),
           reference="van den Oord et al. 2018, arXiv:1807.03748"),
-    Bound("i-alpha", i_alpha, side="lower", pmi=_pmi_drift, needs=_neg("baseline"),
-          optimum=f"{_DRIFT}, a = log Z, as m grows (at any m only for alpha 0 and 1)",
+    Bound("i-alpha", i_alpha, side="lower", pmi=_pmi_offset, needs=_neg("baseline"),
+          optimum=f"{_OFFSET}, a = log Z, as m grows (at any m only for alpha 0 and 1)",
           cap=lambda m: 1 + math.log(m / 0.5), replaces=True, reference="Poole et al. 2019, arXiv:1905.06922 (alpha = 0.5)"),
     Bound("js", nwj, js_objective, side="lower", pmi=_pmi_g, optimum=_PMI,
           reference="Hjelm et al. 2019, arXiv:1808.06670; Poole et al. 2019"),
@@ -408,9 +408,9 @@ _ROWS = (
           reference="Song and Ermon 2020, arXiv:1910.06222 (T = 1)"),
     Bound("smile-inf", partial(smile, clip=math.inf), js_objective, side="lower", pmi=_pmi_g, optimum=_PMI,
           reference="Song and Ermon 2020, arXiv:1910.06222 (T infinite: the DV value)"),
-    Bound("fdv", fdv, fdv_objective, side="none", pmi=_pmi_drift, optimum=_DRIFT, criterion=fdv,
+    Bound("fdv", fdv, fdv_objective, side="none", pmi=_pmi_offset, optimum=_OFFSET, criterion=fdv,
           reference="Guo et al. 2022; Chen et al. 2021, arXiv:2107.01152"),
-    Bound("flatnce", infonce, flatnce_objective, side="lower", pmi=_pmi_drift, optimum=_DRIFT,
+    Bound("flatnce", infonce, flatnce_objective, side="lower", pmi=_pmi_offset, optimum=_OFFSET,
           cap=lambda m: math.log(m + 1), criterion=infonce,
           reference="Chen et al. 2021, arXiv:2107.01152 (the value shown is InfoNCE's)"),
     Bound("kl-dime", plug_in, nwj, side="none", pmi=_pmi_g, optimum=_PMI,

@@ -5,7 +5,7 @@
     table = load(["bench.csv"])                       the results as a DataFrame; leaderboard(table) and by_task(...) sum up
     write_page(table, "bench.html")                   one page; markdown(table) has the leaderboards as text
 
-`flomi bench` on the command line does the same.
+`flomi bench` on the command line does the same. A new baseline: a function in `baselines`, and its row in `estimators`.
 """
 
 from __future__ import annotations

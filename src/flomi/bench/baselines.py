@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flomi.critics import kernel_density, nearest_neighbours
+from flomi.support.settings import UNMEASURED, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +25,25 @@ __all__ = ["Answer", "NotApplicable", "gaussian", "histogram", "kde", "ksg"]
 Array = npt.NDArray[np.float64]
 
 Z95 = 1.959964
-ROWS_A_CELL, LEAST_BINS = 5, 4  # of the histogram
-MOST_KDE_COLUMNS, KDE_ROWS = 6, 2000
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """What the baselines do where their papers leave a choice."""
+
+    rows_a_cell: int = setting(
+        5, "the rule of thumb of the chi-square test: five expected counts a cell (Cochran 1954)"
+    )
+    least_bins: int = setting(
+        4, f"{UNMEASURED}bins a column of the histogram, below which it says hardly anything"
+    )
+    most_kde_columns: int = setting(
+        6, f"{UNMEASURED}columns, above which hardly a row has another within its kernel"
+    )
+    kde_rows: int = setting(2000, f"{UNMEASURED}rows that the mean is over, for time")
+
+
+SETTINGS = BaselineSettings()
 
 
 class NotApplicable(ValueError):
@@ -126,11 +144,11 @@ def histogram(x: Array, y: Array, seed: int) -> Answer:
         True
     """
     n, columns = len(x), x.shape[1] + y.shape[1]
-    bins = int((n / ROWS_A_CELL) ** (1 / columns) + 1e-9)
-    if bins < LEAST_BINS:
+    bins = int((n / SETTINGS.rows_a_cell) ** (1 / columns) + 1e-9)
+    if bins < SETTINGS.least_bins:
         raise NotApplicable(
-            f"{columns} columns leave {bins} bins each at {n} rows; a histogram needs {LEAST_BINS}: "
-            f"{ROWS_A_CELL * LEAST_BINS**columns:,} rows"
+            f"{columns} columns leave {bins} bins each at {n} rows; a histogram needs {SETTINGS.least_bins}: "
+            f"{SETTINGS.rows_a_cell * SETTINGS.least_bins**columns:,} rows"
         )
     of_x, of_y = (_cells(side, bins) for side in (x, y))
     _, of_xy, joint = np.unique(
@@ -168,13 +186,13 @@ def kde(x: Array, y: Array, seed: int) -> Answer:
         True
     """
     columns = x.shape[1] + y.shape[1]
-    if columns > MOST_KDE_COLUMNS:
+    if columns > SETTINGS.most_kde_columns:
         raise NotApplicable(
-            f"{columns} columns are too many for kernel densities; up to {MOST_KDE_COLUMNS} make sense"
+            f"{columns} columns are too many for kernel densities; up to {SETTINGS.most_kde_columns} make sense"
         )
     if np.linalg.matrix_rank(_standard(np.hstack([x, y]))) < columns:
         raise NotApplicable("a column is constant or a linear function of others: there is no density")
-    return _mean(kernel_density.kde(*_standard_tensors(x, y), rows=KDE_ROWS))
+    return _mean(kernel_density.kde(*_standard_tensors(x, y), rows=SETTINGS.kde_rows))
 
 
 def _mean(local: Tensor) -> Answer:

@@ -22,7 +22,7 @@ from flomi.parallel import one_thread
 from flomi.support.names import suggestion
 from flomi.tasks import SUITES, Task, consistency, suite
 
-__all__ = ["DEFAULT_ESTIMATORS", "Outcome", "measure", "names_of_suites", "run", "tasks_of"]
+__all__ = ["DEFAULT_ESTIMATORS", "Outcome", "names_of_suites", "run", "tasks_of"]
 
 #: What runs unless told otherwise: flomi's own fast estimate, and these groups.
 DEFAULT_ESTIMATORS = ("auto-fast", "baselines", "bounds")
@@ -110,7 +110,7 @@ def run(
         kept = Counter(results.rows[key]["version"] for key in set(wanted) - set(todo))
         # batches would hold back finished rows, and a kill would lose them
         rows = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
-            delayed(measure)(*_fields(key)) for key in todo
+            delayed(cell)(*_fields(key)) for key in todo
         )
         for row in tqdm(rows, total=len(todo), desc=suite, unit="cell", disable=not progress, smoothing=0.1):
             results.add(row)
@@ -134,7 +134,7 @@ def run(
     )
 
 
-def measure(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
+def cell(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
     """One cell as a row: the task's rows drawn, the estimator run on one thread; whatever it raises becomes the note."""
     target = {t.name: t for t in tasks_of(suite)}[task]
     row: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,7 +52,7 @@ def from_accuracy(frame: Frame) -> Frame:
     `flomi.estimate` at its defaults is "auto"; another effort is "auto-fast", "auto-thorough"; another critic, by its name,
     "critic-network".
     """
-    from flomi.estimator import estimate
+    from flomi.estimator import MIEstimator
 
     new = frame.rename(
         columns={
@@ -64,7 +63,7 @@ def from_accuracy(frame: Frame) -> Frame:
             "versions": "version",
         }
     )
-    default = {name: option.default for name, option in inspect.signature(estimate).parameters.items()}
+    default = MIEstimator().get_params()
     effort = frame["effort"].map(lambda name: "" if name == default["effort"] else f"-{name}")
     critic = frame["critic_asked"].map(lambda name: name if name == default["critic"] else f"critic-{name}")
     new["estimator"], new["peak_mb"], new["note"] = critic + effort, None, ""

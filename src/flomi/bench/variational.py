@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,18 +19,33 @@ from flomi.bounds import BOUNDS, Scores
 from flomi.critics import CRITICS
 from flomi.preprocess import RankNormal, Standardize
 from flomi.scores import Table, shifts
+from flomi.support.settings import UNMEASURED, setting
 from flomi.training.bound import BoundTraining, fit_network
 from flomi.training.model import Model
 
-__all__ = ["HIDDEN", "RECIPE", "variational"]
+__all__ = ["SETTINGS", "variational"]
 
-HIDDEN = (64, 64)
-# m = 63: every other row of the batch is a negative. With few of them FlatNCE and FDV learn another ratio (0.58 nats of
-# 1.02 with 8), and a batch of 256 with 8 costs as much.
-RECIPE = BoundTraining(steps=500, batch_size=64, negatives="shifts", m=63, patience=6)
-TRAIN, STOP = 0.65, 0.10  # shares of the rows; the rest is measured
-PAIRS = 500_000  # scores of non-matching pairs that are measured: all of them up to 2,800 rows
-LEAST_ROWS = 40
+
+@dataclass(frozen=True)
+class VariationalSettings:
+    """One budget for all bounds."""
+
+    hidden: tuple[int, ...] = setting((64, 64), f"{UNMEASURED}layers of the critic, the same for every bound")
+    training: float = setting(0.65, f"{UNMEASURED}share of the rows that train")
+    validation: float = setting(
+        0.10, f"{UNMEASURED}share of the rows that say when to stop; the others are test rows"
+    )
+    pairs: int = setting(500_000, "scores of non-matching pairs on test rows: all of them up to 2,800 rows")
+    least_rows: int = setting(40, f"{UNMEASURED}rows, of which 10 are then test rows")
+    steps: int = setting(500, f"{UNMEASURED}training steps at most")
+    patience: int = setting(6, f"{UNMEASURED}evaluations without a gain before training stops")
+    batch_size: int = setting(64, "with all others as negatives it costs what 256 rows with 8 negatives cost")
+    m: int = setting(
+        63, "all others; with 8 negatives FlatNCE and FDV learn another ratio (0.58 nats of 1.02)"
+    )
+
+
+SETTINGS = VariationalSettings()
 BLOCK = 16  # negatives a row scored at a time, for memory
 
 
@@ -56,31 +72,33 @@ def variational(
     density = "density" in row.needs
     if row.known_marginal and log_py is None:
         raise NotApplicable(f"{bound} needs log p(y), which this task does not have in closed form")
-    if len(x) < LEAST_ROWS:
-        raise NotApplicable(f"{len(x)} rows are too few to train, stop and measure on; at least {LEAST_ROWS}")
+    if len(x) < SETTINGS.least_rows:
+        raise NotApplicable(
+            f"{len(x)} rows are too few to train, stop and measure on; at least {SETTINGS.least_rows}"
+        )
 
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(x), generator=generator)
-    ends = [int(TRAIN * len(x)), int((TRAIN + STOP) * len(x))]
+    ends = [int(share * len(x)) for share in (SETTINGS.training, SETTINGS.training + SETTINGS.validation)]
     parts = order.tensor_split(ends)
     rows_x, rows_y = (torch.from_numpy(np.ascontiguousarray(side)).double() for side in (x, y))
     # log p(y) is carried through an affine map by a constant, through normal scores it is not
     kind_y = Standardize if row.known_marginal else RankNormal
     prepare_x, prepare_y = RankNormal.fit(rows_x[parts[0]]), kind_y.fit(rows_y[parts[0]])
-    fit, stop, held = ((prepare_x(rows_x[p]).float(), prepare_y(rows_y[p]).float()) for p in parts)
+    training, validation, test = ((prepare_x(rows_x[p]).float(), prepare_y(rows_y[p]).float()) for p in parts)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         build = CRITICS["density" if density else "joint"].build
         assert build is not None
-        critic = build(x.shape[1], y.shape[1], HIDDEN)
+        critic = build(x.shape[1], y.shape[1], SETTINGS.hidden)
         if log_py is not None and row.known_marginal:
             critic.log_marginal = _log_marginal(log_py, prepare_y)  # type: ignore[arg-type, assignment]
         model = Model(critic, (x.shape[1],), row)
-        fit_network(model, row, fit, stop, RECIPE, seed)
+        fit_network(model, row, training, validation, _training(), seed)
         model.eval()
         with torch.no_grad():
-            scores = _measured(model, *held, generator)
+            scores = _test_scores(model, *test, generator)
             values, pmi = row.value(scores).double(), row.pmi(scores).double()
     value = float(values.mean())
     return Answer.of(
@@ -88,12 +106,19 @@ def variational(
     )
 
 
-def _measured(model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Scores:
-    """Scores of held-out rows with the same non-matching pairs for every bound."""
+def _training() -> BoundTraining:
+    s = SETTINGS
+    return BoundTraining(
+        steps=s.steps, batch_size=s.batch_size, negatives="shifts", m=s.m, patience=s.patience
+    )
+
+
+def _test_scores(model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Scores:
+    """Scores of test rows with the same non-matching pairs for every bound."""
     critic = model.critic
     a, b = critic.encode(x, y)  # type: ignore[operator]
     g, u = critic.positives(a, b)  # type: ignore[operator]
-    partners = shifts(len(x), max(1, min(len(x) - 1, PAIRS // len(x))), generator)
+    partners = shifts(len(x), max(1, min(len(x) - 1, SETTINGS.pairs // len(x))), generator)
     blocks = [critic.pairs(a[:, None], b[block]) for block in partners.split(BLOCK, dim=1)]  # type: ignore[operator]
     return Scores(g, Table(torch.cat(blocks, 1), partners), u, model.a(x), model.marginal(y))
 

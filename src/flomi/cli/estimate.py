@@ -10,33 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flomi.cli.options import (
-    BOUNDS,
-    CRITICS,
-    EFFORTS,
-    Bits,
-    BoundName,
-    Checkpoint,
-    CriticNames,
-    Data,
-    Device,
-    EffortName,
-    Folds,
-    Groups,
-    Jobs,
-    Json,
-    Missing,
-    Plot,
-    Pmi,
-    Quiet,
-    Report,
-    Rows,
-    Save,
-    Seed,
-    XColumns,
-    YColumns,
-    YData,
-)
+import flomi.cli.options as options
 from flomi.cli.outputs import as_dict, as_text, check, write
 from flomi.cli.outputs import as_json as to_json
 from flomi.support.names import suggestion
@@ -52,28 +26,28 @@ LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 
 def estimate(
     context: typer.Context,
-    data: Data,
-    y_data: YData = None,
-    x: XColumns = None,
-    y: YColumns = None,
-    groups: Groups = None,
-    missing: Missing = "error",
-    rows: Rows = None,
-    effort: EffortName = "standard",
-    critic: CriticNames = "auto",
-    bound: BoundName = "flo",
-    folds: Folds = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    jobs: Jobs = 1,
-    checkpoint: Checkpoint = None,
-    bits: Bits = False,
-    as_json: Json = False,
-    report: Report = None,
-    plot: Plot = None,
-    pmi: Pmi = None,
-    save: Save = None,
-    quiet: Quiet = False,
+    data: options.Data,
+    y_data: options.YData = None,
+    x: options.XColumns = None,
+    y: options.YColumns = None,
+    groups: options.Groups = None,
+    missing: options.Missing = "error",
+    rows: options.Rows = None,
+    effort: options.EffortName = "standard",
+    critic: options.CriticNames = "auto",
+    bound: options.BoundName = "flo",
+    folds: options.Folds = None,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    jobs: options.Jobs = 1,
+    checkpoint: options.Checkpoint = None,
+    bits: options.Bits = False,
+    as_json: options.Json = False,
+    report: options.Report = None,
+    plot: options.Plot = None,
+    pmi: options.Pmi = None,
+    save: options.Save = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Estimate the mutual information of two groups of columns.
 
@@ -86,7 +60,7 @@ def estimate(
     flomi estimate images.npy labels.npy --effort thorough --json
     flomi estimate folder_of_parquet --x 'x*' --y 'y*' --checkpoint run1
     """
-    _check_name("--effort", effort, EFFORTS)
+    _check_name("--effort", effort, options.EFFORTS)
     _choice("--missing", missing, ("error", "drop"))
     for option, value, least in (
         ("--folds", folds, 2),
@@ -100,8 +74,8 @@ def estimate(
         raise ValueError(f"--seed is {seed}; it must be {LARGEST_SEED} (2^63 - 1) or less")
     critics = [name.strip() for name in critic.split(",")]
     for name in critics:
-        _check_name("--critic", name, CRITICS)
-    _check_name("--bound", bound, BOUNDS)
+        _check_name("--critic", name, options.CRITICS)
+    _check_name("--bound", bound, options.BOUNDS)
     inputs = [data] if y_data is None else [data, y_data]
     wanted = check(inputs, report=report, plot=plot, pmi=pmi, save=save)
     if y_data is not None and not Path(y_data).suffix[1:].isalpha() and not Path(y_data).exists():
@@ -128,7 +102,7 @@ def estimate(
         progress=progress,
     )
     _check_groups(pairs, groups, folds, effort)
-    options = {
+    chosen = {
         "critic": critics if len(critics) > 1 else critic,
         "bound": bound,
         "effort": effort,
@@ -140,7 +114,7 @@ def estimate(
         "progress": progress,
         "checkpoint": checkpoint,
     }
-    fitted, result = _fit(pairs, options, ranks=world > 1)
+    fitted, result = _fit(pairs, chosen, ranks=world > 1)
     if rank > 0:  # all have the same result, and one says it
         return
     if not quiet and len(fitted.critics_) < result.config["n_folds"]:

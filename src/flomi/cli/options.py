@@ -40,6 +40,11 @@ class Sections(TyperCommand):
 
 DATA, MODEL, OUTPUT = "The data", "The estimate", "The output"  # headings
 
+
+def _option(panel: str, metavar: str | None, about: str, *names: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=about, rich_help_panel=panel)
+
+
 Data = Annotated[
     str,
     typer.Argument(
@@ -59,127 +64,69 @@ YData = Annotated[
 ]
 XColumns = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="COLUMNS",
-        help="Columns of x: names, patterns ('gene_*'), positions (0, -1) or ranges "
+    _option(
+        DATA,
+        "COLUMNS",
+        "Columns of x: names, patterns ('gene_*'), positions (0, -1) or ranges "
         "('0:5', 'first:last'), separated by commas, or the option again; '!name' leaves one out.",
-        rich_help_panel=DATA,
     ),
 ]
-YColumns = Annotated[
-    list[str] | None,
-    typer.Option(metavar="COLUMNS", help="Columns of y, chosen likewise.", rich_help_panel=DATA),
-]
+YColumns = Annotated[list[str] | None, _option(DATA, "COLUMNS", "Columns of y, chosen likewise.")]
 Groups = Annotated[
     str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="Column that marks rows belonging together, such as all rows of one patient.",
-        rich_help_panel=DATA,
-    ),
+    _option(DATA, "COLUMN", "Column that marks rows belonging together, such as all rows of one patient."),
 ]
 Missing = Annotated[
-    str,
-    typer.Option(
-        metavar="error|drop",
-        help="Stop at rows with missing or infinite values, or leave them out.",
-        rich_help_panel=DATA,
-    ),
+    str, _option(DATA, "error|drop", "Stop at rows with missing or infinite values, or leave them out.")
 ]
 Rows = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Of more rows than this, so many are drawn at random to train and judge models; the others count in what "
+    _option(
+        DATA,
+        "N",
+        "Of more rows than this, so many are drawn at random to train and judge models; the others count in what "
         "a pass over the file can sum [default: 200000].",
-        rich_help_panel=DATA,
     ),
 ]
 EffortName = Annotated[
     str,
-    typer.Option(
-        metavar="fast|standard|thorough",
-        help="Seconds, up to about a minute, or as long as it helps (10,000 rows).",
-        rich_help_panel=MODEL,
+    _option(
+        MODEL,
+        "fast|standard|thorough",
+        "Seconds, up to about a minute, or as long as it helps (10,000 rows).",
     ),
 ]
 CriticNames = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help=f"Model of the dependence, or several separated by commas, of which the best is kept; auto tries those that suit "
+    _option(
+        MODEL,
+        "NAME",
+        f"Model of the dependence, or several separated by commas, of which the best is kept; auto tries those that suit "
         f"the data. Any of {CRITICS}.",
-        rich_help_panel=MODEL,
     ),
 ]
-BoundName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help=f"Variational bound to report. One of {BOUNDS}.",
-        rich_help_panel=MODEL,
-    ),
-]
+BoundName = Annotated[str, _option(MODEL, "NAME", f"Variational bound to report. One of {BOUNDS}.")]
 Folds = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Parts the rows are split into; each is measured by a model that saw none of it.",
-        rich_help_panel=MODEL,
-    ),
+    _option(MODEL, "N", "Parts the rows are split into; each is measured by a model that saw none of it."),
 ]
-Seed = Annotated[
-    int, typer.Option(metavar="N", help="The same seed gives the same numbers.", rich_help_panel=MODEL)
-]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, mps.", rich_help_panel=MODEL)
-]
-Jobs = Annotated[
-    int,
-    typer.Option(metavar="N", help="Processes that share the folds among them.", rich_help_panel=MODEL),
-]
+Seed = Annotated[int, _option(MODEL, "N", "The same seed gives the same numbers.")]
+Device = Annotated[str, _option(MODEL, "NAME", "Where to compute: cpu, cuda, mps.")]
+Jobs = Annotated[int, _option(MODEL, "N", "Processes that share the folds among them.")]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Keep what is finished here; the same command then goes on after any interruption.",
-        rich_help_panel=MODEL,
+    _option(
+        MODEL, "FOLDER", "Keep what is finished here; the same command then goes on after any interruption."
     ),
 ]
-Bits = Annotated[bool, typer.Option("--bits", help="Answer in bits instead of nats.", rich_help_panel=OUTPUT)]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object instead of the table.", rich_help_panel=OUTPUT),
-]
+Bits = Annotated[bool, _option(OUTPUT, None, "Answer in bits instead of nats.", "--bits")]
+Json = Annotated[bool, _option(OUTPUT, None, "Print one JSON object instead of the table.", "--json")]
 Report = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.html",
-        help="Write a page with the result, its reasons and plots.",
-        rich_help_panel=OUTPUT,
-    ),
+    str | None, _option(OUTPUT, "FILE.html", "Write a page with the result, its reasons and plots.")
 ]
-Plot = Annotated[
-    str | None,
-    typer.Option(metavar="FILE.png", help="Write the plots (.png, .svg or .pdf).", rich_help_panel=OUTPUT),
-]
-Pmi = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.csv",
-        help="Write every row's pointwise mutual information.",
-        rich_help_panel=OUTPUT,
-    ),
-]
+Plot = Annotated[str | None, _option(OUTPUT, "FILE.png", "Write the plots (.png, .svg or .pdf).")]
+Pmi = Annotated[str | None, _option(OUTPUT, "FILE.csv", "Write every row's pointwise mutual information.")]
 Save = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Save the fitted estimator, to score new rows in Python.",
-        rich_help_panel=OUTPUT,
-    ),
+    str | None, _option(OUTPUT, "FOLDER", "Save the fitted estimator, to score new rows in Python.")
 ]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print the result only: no progress.", rich_help_panel=OUTPUT),
-]
+Quiet = Annotated[bool, _option(OUTPUT, None, "Print the result only: no progress.", "--quiet", "-q")]

@@ -6,7 +6,7 @@
     >>> loss(torch.randn(64, 32), torch.randn(64, 32)).shape
     torch.Size([])
 
-`LOSSES` has the loss of each bound by the bound's name.
+`LOSSES` has the loss of each bound by the bound's name. A new one: a class in `of_bounds`, made from its row of `BOUNDS`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from flomi.bounds import Bound, Negatives, Scores
 from flomi.critics import Baseline, dtype_of
-from flomi.losses.pairs import Expanded, Pairs, gather, world_size
+from flomi.losses.pairs import Expanded, ProductNegatives, gather, world_size
 from flomi.scores import Table
 
 __all__ = ["ContrastiveLoss"]
@@ -195,25 +195,31 @@ class ContrastiveLoss(nn.Module):
         if negatives is not None:
             z = self._features(negatives, kind)
             return [(self._positives(x, y, scale, self._given(x * scale, z)), None)]
-        own, kinds, every_y = 0, None if labels is None else (labels, labels), y
+        first, kinds, every_y = 0, None if labels is None else (labels, labels), y
         if ranks > 1:
             self._check_ranks(x, labels)
-            own, every_y = torch.distributed.get_rank() * len(x), gather(y).flatten(0, 1)
+            first, every_y = torch.distributed.get_rank() * len(x), gather(y).flatten(0, 1)
             kinds = None if labels is None else (labels, gather(labels).flatten())
         if kinds is not None and bool((kinds[1] == kinds[1][0]).all()):
             raise ValueError(
                 "labels are all the same, so no row has a negative: use a larger or a mixed batch"
             )
-        there = Pairs(x * scale, every_y, own, kinds, self.chunk, ranks)
+        there = ProductNegatives(x * scale, every_y, first, kinds, self.chunk, ranks)
         found = [self._scores(x, y, scale, there, every_y)]
         if self.symmetric:
             every_x = gather(x).flatten(0, 1) if ranks > 1 else x
-            there = Pairs(y * scale, every_x, own, kinds, self.chunk, ranks)
+            there = ProductNegatives(y * scale, every_x, first, kinds, self.chunk, ranks)
             found.append(self._scores(y, x, scale, there, every_x, back=True))
         return found
 
     def _scores(
-        self, x: Tensor, y: Tensor, scale: Tensor, pairs: Pairs, every_y: Tensor, back: bool = False
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        pairs: ProductNegatives,
+        every_y: Tensor,
+        back: bool = False,
     ) -> tuple[Scores, Tensor | None]:
         if self.positives == "own":
             return self._positives(x, y, scale, pairs, back), None
@@ -234,7 +240,7 @@ class ContrastiveLoss(nn.Module):
     def _given(self, a: Tensor, negatives: Tensor) -> Negatives:
         if negatives.ndim == 3:
             return Table(torch.einsum("nd,nmd->nm", a, negatives))
-        return Pairs(a, negatives, None, chunk=self.chunk)
+        return ProductNegatives(a, negatives, None, chunk=self.chunk)
 
     def _features(self, v: Tensor, kind: torch.dtype) -> Tensor:
         v = v.to(kind)

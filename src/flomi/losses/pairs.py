@@ -1,8 +1,8 @@
 """Scores of feature pairs for a loss: whole or in blocks of rows, on one process or over all ranks, with or without labels.
 
-`Pairs` is what a bound asks of negatives (`flomi.bounds.Negatives`) where the score is an inner product, g = a b^T. It goes
-beyond `flomi.scores` in three ways: the rows of one rank stand against the columns of all ranks, rows of equal labels are no
-negatives of each other, and the row log-sum-exp is computed in place, in blocks twice, as flash attention does.
+`ProductNegatives` is what a bound asks of negatives (`flomi.bounds.Negatives`) where the score is an inner product, g = a b^T.
+It goes beyond `flomi.scores` in three ways: the rows of one rank stand against the columns of all ranks, rows of equal labels
+are no negatives of each other, and the row log-sum-exp is computed in place, in blocks twice, as flash attention does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Expanded", "Pairs", "gather", "world_size"]
+__all__ = ["Expanded", "ProductNegatives", "gather", "world_size"]
 
 
 def world_size() -> int:
@@ -55,7 +55,7 @@ class _RowLSE(torch.autograd.Function):
     """[n] log-sum-exp over the negatives of each row: three matrix products, four where blocks are computed again."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, pairs: Pairs, drop: int) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, pairs: ProductNegatives, drop: int) -> Tensor:
         lse, weights = a.new_empty(len(a)), None
         for start, stop in pairs.blocks():
             g = pairs.hide(a[start:stop] @ b.T, start, drop)
@@ -86,17 +86,17 @@ class _RowLSE(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ProductNegatives:
     """Scores g = a b^T of n rows with N columns, of which each row's negatives are all but its own and those of its label.
 
-    a: [n, d] anchors, divided by the temperature; b: [N, d] candidates. `own` is the column of row 0's positive, the other rows'
-    following it (None: every column is a negative). `labels`: those of the rows [n] and of the columns [N]. `chunk`: rows whose
-    scores are in memory at a time (None: all). `ranks`: processes whose rows make up one batch.
+    a: [n, d] anchors, divided by the temperature; b: [N, d] candidates. `positive` is the column of row 0's positive, those of
+    the other rows following it (None: every column is a negative). `labels`: those of the rows [n] and of the columns [N].
+    `chunk`: rows whose scores are in memory at a time (None: all). `ranks`: processes whose rows make up one batch.
     """
 
     a: Tensor
     b: Tensor
-    own: int | None
+    positive: int | None
     labels: tuple[Tensor, Tensor] | None = None
     chunk: int | None = None
     ranks: int = 1
@@ -104,7 +104,7 @@ class Pairs:
     @cached_property
     def count(self) -> int | Tensor:
         if self.labels is None:
-            return len(self.b) - (self.own is not None)
+            return len(self.b) - (self.positive is not None)
         rows, columns = self.labels
         kinds, size = columns.unique(return_counts=True)
         m: Tensor = len(self.b) - size[torch.searchsorted(kinds, rows)]
@@ -169,17 +169,17 @@ class Pairs:
         if self.labels is not None:
             rows, columns = self.labels
             return rows[start:stop, None] == columns
-        if self.own is None and not drop:
+        if self.positive is None and not drop:
             return None
         n = len(self.b)
         mask = self.a.new_zeros(stop - start, n, dtype=torch.bool)
-        if self.own is None:
+        if self.positive is None:
             mask[:, :drop] = True
             return mask
         for shift in range(drop + 1):
             for column in (
-                self.own + start + shift,
-                self.own + start + shift - n,
+                self.positive + start + shift,
+                self.positive + start + shift - n,
             ):  # the second one wraps around
                 if -len(mask) < column < n:
                     mask.diagonal(column).fill_(True)
@@ -187,8 +187,8 @@ class Pairs:
 
     def hide(self, g: Tensor, start: int, drop: int = 0) -> Tensor:
         """`g`, rows from `start` on, with -inf in place, in the memory of g, of what is no negative."""
-        if self.labels is None and self.own is not None and not drop:  # the same without a mask
-            g.diagonal(self.own + start).fill_(-math.inf)
+        if self.labels is None and self.positive is not None and not drop:  # the same without a mask
+            g.diagonal(self.positive + start).fill_(-math.inf)
             return g
         mask = self.mask(start, start + len(g), drop)
         return g if mask is None else g.masked_fill_(mask, -math.inf)
@@ -214,7 +214,7 @@ class Pairs:
 class Expanded:
     """The negatives of rows `rows` of another set of negatives: one entry for every positive of an anchor that has several."""
 
-    of: Pairs
+    of: ProductNegatives
     rows: Tensor
 
     @property

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +15,30 @@ from torch import Tensor, nn
 from flomi.bounds import Bound, Scores, get
 from flomi.critics import CRITICS, Baseline
 from flomi.scores import score
+from flomi.support.settings import UNMEASURED, setting
 
 __all__ = ["MIPenalty"]
 
-MEMORY = 2048  # rows of the last batches that a fresh critic is tried on
-RECENT = 4  # batches that the critic trains on: the current z is no longer that of older ones
-FRESH_STEPS = 200
 
+@dataclass(frozen=True)
+class PenaltySettings:
+    """How the critic follows z, and when a fresh one takes over."""
+
+    memory: int = setting(2048, f"{UNMEASURED}rows of the last batches that a fresh critic is tried on")
+    recent: int = setting(
+        4, f"{UNMEASURED}batches that the critic trains on: z is no longer that of older ones"
+    )
+    fresh_steps: int = setting(200, f"{UNMEASURED}training steps of a fresh critic")
+    fresh_batch: int = setting(256, f"{UNMEASURED}rows of each of these steps")
+    least_rows: int = setting(8, f"{UNMEASURED}rows, of which half train a fresh critic and half judge it")
+    gain: float = setting(
+        0.05, f"{UNMEASURED}nats that a fresh critic must find beyond the trained one to take over"
+    )
+    gain_errors: float = setting(3.0, "standard errors of the gain: chance exceeds them once in 700 checks")
+    gain_share: float = setting(0.5, f"{UNMEASURED}share of what the fresh critic finds: less is no collapse")
+
+
+SETTINGS = PenaltySettings()
 
 Rows = list[tuple[Tensor, Tensor]]
 
@@ -93,7 +111,7 @@ class MIPenalty(nn.Module):
             z, s = z.float(), s.detach().float().reshape(len(s), -1)
             if self.training:
                 # The critic learns from the batches before this one: on rows that it has fitted, it would measure itself.
-                past = list(self._rows)[-RECENT:] or [(z.detach(), s)]
+                past = list(self._rows)[-SETTINGS.recent :] or [(z.detach(), s)]
                 self.calls += 1
                 if self.check_every and self.calls % self.check_every == 0 and self._rows:
                     self._compare()
@@ -138,19 +156,24 @@ class MIPenalty(nn.Module):
 
     def _remember(self, z: Tensor, s: Tensor) -> None:
         self._rows.append((z, s))
-        while len(self._rows) > 1 and sum(len(z) for z, _ in self._rows) - len(self._rows[0][0]) >= MEMORY:
+        while (
+            len(self._rows) > 1
+            and sum(len(z) for z, _ in self._rows) - len(self._rows[0][0]) >= SETTINGS.memory
+        ):
             self._rows.popleft()
 
     def _rival(self) -> tuple[float, float, float, nn.Module]:
         """A fresh critic, trained on half of the last rows: its value on the others, the trained one's, the error, itself."""
-        if (n := sum(len(z) for z, _ in self._rows)) < 8:
+        if (n := sum(len(z) for z, _ in self._rows)) < SETTINGS.least_rows:
             raise ValueError(f"only {n} rows were seen in training: call the penalty on some batches first")
         z, s = (torch.cat(v) for v in zip(*self._rows, strict=True))
         order = torch.randperm(n, device=z.device)
         z, s = z[order], s[order]
         half = n // 2
         rival = copy.deepcopy(self._untrained[0]).to(z.device)
-        self._train(rival, self._adam(rival), [(z[:half], s[:half])], FRESH_STEPS, 256)
+        self._train(
+            rival, self._adam(rival), [(z[:half], s[:half])], SETTINGS.fresh_steps, SETTINGS.fresh_batch
+        )
         with torch.no_grad():
             mine, others = (
                 self.bound.value(self._scores(c, z[half:], s[half:])) for c in (rival, self.critic)
@@ -163,7 +186,9 @@ class MIPenalty(nn.Module):
         if self.bound.side == "upper":  # larger is no better there
             return
         found, current, error, rival = self._rival()
-        if not found - current > max(0.05, 3 * error, 0.5 * found):
+        if not found - current > max(
+            SETTINGS.gain, SETTINGS.gain_errors * error, SETTINGS.gain_share * found
+        ):
             return
         self.critic.load_state_dict(rival.state_dict())
         self._optimiser = self._adam(self.critic)

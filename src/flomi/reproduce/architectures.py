@@ -70,8 +70,8 @@ def shared_vs_separate(
 
                 def watch(step: int, _: float, model: Model = model, found: list[float] = found) -> None:
                     if step % steps == 0:
-                        held = fresh(task, np.random.default_rng(0))  # the same rows each time
-                        found.append(read(model, FLO, held, n=n, block=n, m=8).value)
+                        test = fresh(task, np.random.default_rng(0))  # the same rows each time
+                        found.append(read(model, FLO, test, n=n, block=n, m=8).value)
                         model.train()
 
                 learn(model, FLO, fresh(task, rng), derangements(1), generator, steps=steps * per_epoch * epochs,
@@ -157,10 +157,7 @@ def _bilinear(width: int, features: int) -> nn.Module:
     return SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
 
 
-TIMED = (
-    ("joint", _joint, False),
-    ("bilinear", _bilinear, True),
-)  # name, critic, whether it takes all pairs of its batch
+TIMED = (("joint", _joint, False), ("bilinear", _bilinear, True))  # name, critic, whether it takes all pairs
 
 
 def bilinear_speed(

@@ -80,15 +80,15 @@ def flo(x: Array, y: Array, seed: int, steps: int) -> float:
     streams(seed, "classical", "flo")
     rows = [torch.as_tensor(v, dtype=torch.float32) for v in (x, y)]
     n = len(x)
-    learned, validation, last = (slice(0, n * 3 // 5), slice(n * 3 // 5, n * 4 // 5), slice(n * 4 // 5, n))
+    learned, validation, test = (slice(0, n * 3 // 5), slice(n * 3 // 5, n * 4 // 5), slice(n * 4 // 5, n))
     bound = BOUNDS["flo"]
     build = CRITICS["mlp"].build
     assert build is not None
     model = model_of(build(PAIRS, PAIRS, (128, 128)), PAIRS, bound)
     fit_network(model, bound, (rows[0][learned], rows[1][learned]), (rows[0][validation], rows[1][validation]),
                 BoundTraining(steps=steps, lr=1e-3), seed)  # fmt: skip
-    count = n - last.start
-    return read(model, bound, lambda _: (rows[0][last], rows[1][last]), n=count, block=count, m=64).value
+    count = n - test.start
+    return read(model, bound, lambda _: (rows[0][test], rows[1][test]), n=count, block=count, m=64).value
 
 
 ESTIMATORS: dict[str, Callable[[Array, Array], float]] = {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Plan", "paired"]
+__all__ = ["EXPERIMENT", "Budget", "paired"]
 
 FEATURES = 5  # of each view, as in the paper
 TEMPERATURE = 0.2  # where the learned one starts; contrasts of unit-norm features then span 10 nats
@@ -60,7 +60,7 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How long, and on how much, one set of views is trained: `runs` has losses and epochs by batch size.
 
     Classifiers look at half time and at the end; the referee, `flomi.estimate` with options `referee` on `referee_rows` of the
@@ -104,27 +104,27 @@ def _split(every: Views, generator: torch.Generator, share: float = 0.75) -> tup
     return every[training], every[test]
 
 
-def cross_view(seed: int, *, plans: Sequence[Plan]) -> Iterator[Row]:
+def cross_view(seed: int, *, budgets: Sequence[Budget]) -> Iterator[Row]:
     """Rows (data, batch, loss, epoch): accuracy on test rows, the loss's own bound in training and on them, the referee's MI."""
-    loaded = [views(plan.data, seed) for plan in plans]  # all of them first: what is missing is said at once
-    for plan, (training, test) in zip(plans, loaded, strict=True):
-        _, generator = streams(seed, "cross-view subset", plan.data)
-        training = training[torch.randperm(len(training), generator=generator)[: plan.rows]]
+    loaded = [views(budget.data, seed) for budget in budgets]  # all first: what is missing is said at once
+    for budget, (training, test) in zip(budgets, loaded, strict=True):
+        _, generator = streams(seed, "cross-view subset", budget.data)
+        training = training[torch.randperm(len(training), generator=generator)[: budget.rows]]
         where = {"loss": "cca", "batch": 0, "epoch": 0, "last": True}
-        yield _row(plan, seed, training, test, cca(training, FEATURES), where, {})
-        for batch, (names, epochs) in plan.runs.items():
+        yield _row(budget, seed, training, test, cca(training, FEATURES), where, {})
+        for batch, (names, epochs) in budget.runs.items():
             for name in names:
-                yield from _trained(plan, seed, training, test, name, batch, epochs)
+                yield from _trained(budget, seed, training, test, name, batch, epochs)
 
 
 def _trained(
-    plan: Plan, seed: int, training: Views, test: Views, name: str, batch: int, epochs: int
+    budget: Budget, seed: int, training: Views, test: Views, name: str, batch: int, epochs: int
 ) -> Iterator[Row]:
     _, generator = streams(
-        seed, "cross-view", plan.data, batch
+        seed, "cross-view", budget.data, batch
     )  # of the loss it knows nothing: runs are paired
-    model = TwoViews(training.x.shape[1], training.y.shape[1], FEATURES, plan.width)
-    loss = USED[name](plan.width, temperature=TEMPERATURE, learn_temperature=True)
+    model = TwoViews(training.x.shape[1], training.y.shape[1], FEATURES, budget.width)
+    loss = USED[name](budget.width, temperature=TEMPERATURE, learn_temperature=True)
     rows = []
 
     def watch(epoch: int) -> None:
@@ -134,14 +134,14 @@ def _trained(
                 "training": loss.mi(), "held_out": held_out(model, loss, test), "ness": loss.ness(),
                 "temperature": loss.temperature,
             }  # fmt: skip
-            rows.append(_row(plan, seed, training, test, model.features, where, bounds))
+            rows.append(_row(budget, seed, training, test, model.features, where, bounds))
 
-    train(model, loss, training, epochs=epochs, batch=batch, lr=plan.lr, generator=generator, watch=watch)
+    train(model, loss, training, epochs=epochs, batch=batch, lr=budget.lr, generator=generator, watch=watch)
     yield from rows
 
 
 def _row(
-    plan: Plan,
+    budget: Budget,
     seed: int,
     training: Views,
     test: Views,
@@ -150,15 +150,15 @@ def _row(
     bounds: Row,
 ) -> Row:
     """What a classifier and, at the end, the referee find in the features; of CCA there is no bound."""
-    _, generator = streams(seed, "cross-view classifier", plan.data)
+    _, generator = streams(seed, "cross-view classifier", budget.data)
     found = features(training), features(test)
     right = accuracy(
-        found, (training.labels, test.labels), epochs=plan.classifier_epochs, width=plan.width, generator=generator
+        found, (training.labels, test.labels), epochs=budget.classifier_epochs, width=budget.width, generator=generator
     )  # fmt: skip
-    row = {"data": plan.data, "rows": len(training), "seed": seed, **where, "accuracy": 100 * right}
+    row = {"data": budget.data, "rows": len(training), "seed": seed, **where, "accuracy": 100 * right}
     row |= {"mi": math.nan, "mi_stderr": math.nan, "at_least": math.nan}
     if where["last"]:
-        judged = shared(found[1][: plan.referee_rows], seed=seed, **plan.referee)
+        judged = shared(found[1][: budget.referee_rows], seed=seed, **budget.referee)
         row |= {"mi": judged.mi, "mi_stderr": judged.stderr, "at_least": judged.lower_bound}
     return row | (bounds or dict.fromkeys(("training", "held_out", "ness", "temperature"), math.nan))
 
@@ -302,26 +302,26 @@ EXPERIMENT = Experiment(
     run=cross_view,
     sizes={
         "full": {
-            "plans": (
-                Plan("fashion-mnist", 24_000, {128: (tuple(USED), 20), 16: (DUEL, 6)}, width=256, classifier_epochs=10,
+            "budgets": (
+                Budget("fashion-mnist", 24_000, {128: (tuple(USED), 20), 16: (DUEL, 6)}, width=256, classifier_epochs=10,
                      referee_rows=2000, referee={"effort": "fast"}),
-                Plan("mnist", 60_000, {128: (tuple(USED), 40), 16: (DUEL, 10)}, width=256, classifier_epochs=30,
+                Budget("mnist", 60_000, {128: (tuple(USED), 40), 16: (DUEL, 10)}, width=256, classifier_epochs=30,
                      referee_rows=1000, referee={"effort": "fast"}),
-                Plan("digits", 1500, {128: (tuple(USED), 60), 16: (DUEL, 20)}, width=256, classifier_epochs=60,
+                Budget("digits", 1500, {128: (tuple(USED), 60), 16: (DUEL, 20)}, width=256, classifier_epochs=60,
                      referee_rows=500, referee={"effort": "fast"}),
             )
         },
         "quick": {
-            "plans": (
-                Plan("fashion-mnist", 20_000, {128: (tuple(USED), 8), 16: (DUEL, 2)}, width=128, classifier_epochs=5,
+            "budgets": (
+                Budget("fashion-mnist", 20_000, {128: (tuple(USED), 8), 16: (DUEL, 2)}, width=128, classifier_epochs=5,
                      referee_rows=1000, referee=_QUICK_REFEREE, lr=1e-3),
-                Plan("digits", 1500, {128: (tuple(USED), 40)}, width=128, classifier_epochs=40, referee_rows=500,
+                Budget("digits", 1500, {128: (tuple(USED), 40)}, width=128, classifier_epochs=40, referee_rows=500,
                      referee=_QUICK_REFEREE, lr=1e-3),
             )
         },
         "tiny": {
-            "plans": (
-                Plan("generated", 300, {32: (tuple(USED), 4), 16: (DUEL, 2)}, width=16, classifier_epochs=40,
+            "budgets": (
+                Budget("generated", 300, {32: (tuple(USED), 4), 16: (DUEL, 2)}, width=16, classifier_epochs=40,
                      referee_rows=100, referee={"effort": "fast", "critic": "gaussian", "n_folds": 2}, lr=5e-3),
             )
         },

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Cell", "cells", "measure"]
+__all__ = ["EXPERIMENT", "Cell", "cells", "evaluate"]
 
 TASK = "task alone"
 MADE = "made"  # rows that are generated, for tests: no file is needed
@@ -53,7 +53,7 @@ def cells(seed: int, data: Sequence[tuple[str, bool]], weights: Sequence[float])
                 yield Cell(table, s_in_x, method, weight, seed)
 
 
-def measure(
+def evaluate(
     cell: Cell, people: Split, *, steps: int, batch: int, dim_z: int = DIM_Z, noise: float = NOISE
 ) -> Row:
     """The row of one model: trained on the first of `people`, looked at on the second, judged on the third."""
@@ -96,7 +96,7 @@ def fairness(
         if people is None or key != (cell.table, cell.s_in_x):
             key = (cell.table, cell.s_in_x)
             people = people_of(*key, seed)
-        yield measure(cell, people, steps=steps, batch=batch)
+        yield evaluate(cell, people, steps=steps, batch=batch)
 
 
 def _made(seed: int, s_in_x: bool, n: int = 1200) -> tuple[People, People]:

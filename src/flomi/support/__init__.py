@@ -1,1 +1,4 @@
-"""What every room may need and none owns: settings with reasons, whole files, near names. Imports nothing of flomi."""
+"""What every room may need and none owns: settings with reasons, whole files, near names, JSON, places of data.
+
+Imports nothing of flomi.
+"""

@@ -214,12 +214,12 @@ def tiny_imagenet(root: str | Path | None = None, per_class: int | None = None) 
     strangers = {wnid for _, wnid in annotated} - set(wnids)
     if strangers:
         raise ValueError(f"{folder} has validation images of {min(strangers)}, which wnids.txt does not name")
-    held = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in annotated]
-    if not training or not held:
+    validation = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in annotated]
+    if not training or not validation:
         raise ValueError(
-            f"{folder} has {len(training)} training and {len(held)} validation images; needed are {advice}"
+            f"{folder} has {len(training)} training and {len(validation)} validation images; needed are {advice}"
         )
-    return _decoded(training, classes), _decoded(held, classes)
+    return _decoded(training, classes), _decoded(validation, classes)
 
 
 def _tab_separated(path: Path, columns: int) -> list[list[str]]:
