@@ -1,5 +1,5 @@
 # Two commands are all that a newcomer needs: `make demo` and `make test`. Both set up .venv in this folder by themselves,
-# from Python (3.10 or newer) and make alone; a second run installs nothing.
+# from Python (3.10 or newer) and make alone; a second run installs nothing. `make test-slow` is the rest of what must pass.
 #   PYTHON=python3.12 make demo     another interpreter
 #   JOBS=8 make test                more test processes (each uses one thread)
 
@@ -15,7 +15,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-format lint types unit examples docs format clean
+.PHONY: help demo test test-slow check-format lint types unit unit-slow examples examples-slow docs format clean
+
+# Of a few seconds each; the others, real_data.py among them, take up to two minutes.
+EXAMPLES := $(addprefix examples/,00_standalone_flo.py contrastive.py first_number.py)
+LONG_EXAMPLES := $(filter-out $(EXAMPLES),$(wildcard examples/*.py))
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
+RUN_EXAMPLES = @set -e; for script in $^; do echo "== $$script"; $(ONE_THREAD) $(BIN)/python -W error $$script; done
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +29,9 @@ help: ## show this list
 demo: $(VENV)/.run ## set up, then estimate mutual information on two real data sets
 	$(BIN)/python examples/real_data.py
 
-test: check-format lint types unit examples docs ## set up, then everything that must pass before a change lands
+test: check-format lint types unit examples docs ## set up, then what must pass before every change: about four minutes
+
+test-slow: unit-slow examples-slow ## what takes long: kills, ranks, statistics over many seeds, the other examples
 
 check-format: $(VENV)/.dev ## is the code formatted?
 	$(BIN)/ruff format --check .
@@ -35,11 +43,16 @@ types: $(VENV)/.dev ## mypy, strict on the package
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev ## tests and doctests
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
+	$(PYTEST) -m "not slow"
 
-examples: $(VENV)/.dev ## every example runs (real_data.py is run by `make demo`)
-	@set -e; for script in $(filter-out examples/real_data.py,$(wildcard examples/*.py)); do \
-	  echo "== $$script"; $(ONE_THREAD) $(BIN)/python -W error $$script; done
+unit-slow: $(VENV)/.dev ## the tests that are marked as slow
+	$(PYTEST) -m slow
+
+examples: $(EXAMPLES) | $(VENV)/.dev ## the short examples run
+	$(RUN_EXAMPLES)
+
+examples-slow: $(LONG_EXAMPLES) | $(VENV)/.dev ## the other examples run
+	$(RUN_EXAMPLES)
 
 docs: $(VENV)/.dev ## build the documentation into docs/_build/html, warnings being errors
 	$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
