@@ -20,17 +20,6 @@ TABLES = {"BOUNDS", "CRITICS", "EFFORTS", "LOSSES"}  # a row may be named: BOUND
 OF_TABLES = {"bounds.py", "critics/table.py"}  # where rows are written down
 LOOKUPS = {"get", "pop", "setdefault", "startswith", "endswith"}
 
-# Files that still have such decisions. Empty it.
-REMAINDER = {
-    "critics/copula.py",
-    "crossfit/checkpoint.py",
-    "crossfit/evaluate.py",
-    "crossfit/fold.py",
-    "crossfit/options.py",
-    "crossfit/run.py",
-    "crossfit/storage.py",
-}
-
 
 @cache
 def classes_of_critics() -> set[str]:
@@ -86,7 +75,7 @@ def decisions(source: str, *, experiment: bool = False) -> Iterator[str]:
 def test_no_name_decides(file: str) -> None:
     source = (PACKAGE / file).read_text(encoding="utf-8")
     found = list(decisions(source, experiment=file.startswith("reproduce/")))
-    assert not found or file in REMAINDER
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def turned(n: int = 1500, seed: int = 0) -> tuple[Tensor, Tensor]:
 def untrained(base: str = "student", members: int = 3) -> tuple[ResidualCritic, Tensor, Tensor]:
     x, y = gaussian()
     below = {
-        "student": lambda: EllipticalCritic.fit(x, y, tails="student"),
+        "student": lambda: EllipticalCritic.fit(x, y, heavy_tails=True),
         "null": NullCritic,
         "network": lambda: QuadraticNetwork(*canonical_inputs(x, y, rotate=False)),
     }[base]()

@@ -233,7 +233,10 @@ class MIEstimator:
         """Read what `save` wrote. Your own critics (one, or the list that was given) or bound have to be given again, since no
         code is stored."""
         fitted = load(Path(path), critic, bound)
-        estimator = cls(**fitted.options)
+        try:
+            estimator = cls(**fitted.options)
+        except TypeError as error:
+            raise ValueError(f"{path} can't be read as a saved estimator: {error}") from error
         estimator.critics_, estimator.columns_ = fitted.critics, fitted.columns
         estimator.log_normaliser_ = fitted.log_normaliser
         estimator.result_ = fitted.result.to(estimator.units)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flomi.inference.influence import mean_stderr
+from flomi.support.jsonable import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -184,7 +185,7 @@ class MIEstimate:
             record[name] = record[name].tolist() if pmi and record[name] is not None else None
         record["influences"] = {k: v.tolist() for k, v in self.influences.items()} if pmi else None
         record["format"] = FORMAT
-        return {name: _plain(value) for name, value in record.items() if value is not None}
+        return {name: plain(value) for name, value in record.items() if value is not None}
 
     def plot(self) -> Figure:
         """A figure: training curves or candidates, the PMI histogram, a scatter coloured by PMI (needs flomi[plot])."""
@@ -273,13 +274,3 @@ def number(value: float | None, error: float | None = None) -> str:
         decimals = min(max(1 - math.floor(math.log10(error)), 3), 8)
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text  # no minus before a zero
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -86,7 +85,7 @@ class NullCritic(Critic):
 class EllipticalCritic(Critic):
     r"""Exact log density ratio of a Gaussian or a Student copula: g = PMI under the model, u = -g.
 
-    `fit` with `tails="gaussian"` is canonical correlation analysis on normal scores. `tails="student"` also estimates the
+    `fit` is canonical correlation analysis on normal scores. With `heavy_tails` it also estimates the
     degrees of freedom nu by maximum likelihood, for the dependence in the tails that a Gaussian lacks; nu stays infinite
     (Gaussian) unless a finite one gains more than 1/2 log n. The canonical correlations and scales in g are
     cross-validated within the training rows, so that directions which only look correlated there cost little held-out
@@ -118,18 +117,14 @@ class EllipticalCritic(Critic):
         self.ranks_x, self.ranks_y = ranks_x, ranks_y
 
     @classmethod
-    def fit(
-        cls, x: Tensor, y: Tensor, tails: Literal["gaussian", "student"] = "gaussian"
-    ) -> EllipticalCritic:
+    def fit(cls, x: Tensor, y: Tensor, *, heavy_tails: bool = False) -> EllipticalCritic:
         if len(x) != len(y) or len(x) < 10:
             found = f"{len(x)} and {len(y)}"
             raise ValueError(f"x and y must have the same number of rows, at least 10; found {found}")
-        if tails not in ("gaussian", "student"):
-            raise ValueError(f"tails must be 'gaussian' or 'student', found {tails!r}")
         dim, dtype = x.shape[1], x.dtype
         ranks = RankNormal.fit(x), RankNormal.fit(y)
         z = torch.cat([r(v).double() for r, v in zip(ranks, (x, y), strict=True)], 1)
-        nu = _search_nu(z) if tails == "student" else math.inf
+        nu = _search_nu(z) if heavy_tails else math.inf
         t, center, dispersion, weights = _fit_law(z, nu)
         turn = _row_space(t - center, dim)
         kept = int(turn[:dim].any(0).sum())

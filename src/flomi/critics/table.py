@@ -157,7 +157,7 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
         formula=True, base=True, reference=True, of_correlation=of_correlation, restore=EllipticalCritic.restore,
     ),
     CriticKind(
-        "student", "Student copula: the Gaussian's with tail dependence", fit=partial(EllipticalCritic.fit, tails="student"),
+        "student", "Student copula: the Gaussian's with tail dependence", fit=partial(EllipticalCritic.fit, heavy_tails=True),
         competes=_tails, formula=True, base=True, restore=EllipticalCritic.restore,
     ),
     CriticKind(
@@ -178,7 +178,7 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     ),
     CriticKind(
         "residual", "small networks on top of the best closed form",
-        ensemble=Ensemble(fallback=partial(EllipticalCritic.fit, tails="student")),
+        ensemble=Ensemble(fallback=partial(EllipticalCritic.fit, heavy_tails=True)),
         competes=lambda rows: not _any_shape(rows), restore=_restore_on_base,
     ),
     CriticKind(
