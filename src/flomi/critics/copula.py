@@ -106,16 +106,14 @@ class EllipticalCritic(Critic):
     submodules = (("ranks_x", RankNormal), ("ranks_y", RankNormal))
     side_terms = 2
 
+    ranks_x: RankNormal
+    ranks_y: RankNormal
     nu: Tensor  # [], infinite for Gaussian
     center_x: Tensor
     center_y: Tensor
     weight_x: Tensor  # [dim_x, p], p the rank of x: the canonical variates
     weight_y: Tensor  # [dim_y, q]
     corr: Tensor  # [min(p, q)]
-
-    def __init__(self, ranks_x: RankNormal, ranks_y: RankNormal, **buffers: Tensor) -> None:
-        super().__init__(**buffers)
-        self.ranks_x, self.ranks_y = ranks_x, ranks_y
 
     @classmethod
     def fit(
@@ -138,7 +136,8 @@ class EllipticalCritic(Critic):
         weight_x, weight_y = turn[:dim, :kept] @ weight_x, turn[dim:, kept:] @ weight_y
         corr = corr.clamp(0, 1 - torch.finfo(dtype).eps ** 0.75)
         critic = cls(
-            *ranks,
+            ranks_x=ranks[0],
+            ranks_y=ranks[1],
             nu=torch.tensor(nu, dtype=dtype),
             center_x=center[:dim].to(dtype),
             center_y=center[dim:].to(dtype),
