@@ -1,4 +1,9 @@
-"""Every model that scores a pair (x, y) on the log scale, and the one table of them, `CRITICS`."""
+"""Every model that scores a pair (x, y) on the log scale, and the one table of them, `CRITICS`.
+
+base.py holds the one shape of a critic. A new one is a class with `encode`, and `fit` or a network's layers, and a row of
+table.py, which says where it is tried, what it can do and how it is restored: nothing else knows its name. Names of tensors
+in a state_dict stay as they are: folders saved earlier hold them. Each file's numbers that decide are its `SETTINGS`.
+"""
 
 from __future__ import annotations
 

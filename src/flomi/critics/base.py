@@ -87,8 +87,8 @@ class Critic(nn.Module):
 
     An encoding holds, in this order, a side's part of the inner product, its `side_terms` numbers alpha or beta, and what
     the `addends` g_k want. f is `combine`, by default the sum. c, l and h are the buffers `shift`, `low` and `high`, if there
-    are any. A class gives `encode`; networks whose scores have another shape give `pairs` and `matrix` too. Constructors take
-    submodules and buffers by name, so that `restore` can call them.
+    are any. A class gives `encode`; networks whose scores have another shape give `pairs` and `matrix` too. The
+    constructor takes submodules and buffers by name, so that `restore` can call it.
     """
 
     inner: int | None = None  # width of the inner product; None: all that the side terms leave
@@ -100,11 +100,14 @@ class Critic(nn.Module):
     formula: Formula  # set by the `fit` of those that have one
     optimism: float = 0.0  # by how much g reads higher on the rows of the fit than on rows left out, nats
 
-    def __init__(self, **buffers: Tensor) -> None:
+    def __init__(self, **parts: Tensor | nn.Module) -> None:
         super().__init__()
         self.sizes: dict[str, Any] = {}  # what `restore` needs beside the tensors, as JSON knows it
-        for name, value in buffers.items():
-            self.register_buffer(name, value)
+        for name, part in parts.items():
+            if isinstance(part, Tensor):
+                self.register_buffer(name, part)
+            else:
+                self.add_module(name, part)
 
     @classmethod
     def restore(cls, state: dict[str, Tensor], sizes: dict[str, Any]) -> Critic:

@@ -105,15 +105,15 @@ class ExpandedCritic(Critic):
     submodules = (("inputs_x", Inputs), ("inputs_y", Inputs), ("form", EllipticalCritic))
     inner = 0
 
-    def __init__(self, inputs_x: Inputs, inputs_y: Inputs, form: EllipticalCritic) -> None:
-        super().__init__()
-        self.inputs_x, self.inputs_y, self.form = inputs_x, inputs_y, form
+    inputs_x: Inputs
+    inputs_y: Inputs
+    form: EllipticalCritic
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> ExpandedCritic:
         inputs = canonical_inputs(x, y, rotate=True)
         fx, fy = (i.second_order(i(v)).to(v) for i, v in zip(inputs, (x, y), strict=True))
-        return cls(*inputs, EllipticalCritic.fit(fx, fy))
+        return cls(inputs_x=inputs[0], inputs_y=inputs[1], form=EllipticalCritic.fit(fx, fy))
 
     def addends(self) -> Sequence[PairScorer]:
         return (self.form,)

@@ -59,11 +59,9 @@ class LocalCritic(Critic):
     row = "local"
     submodules = (("ranks_x", RankNormal), ("ranks_y", RankNormal))
 
+    ranks_x: RankNormal
+    ranks_y: RankNormal
     table: Tensor  # [nodes, nodes], log ratio
-
-    def __init__(self, ranks_x: RankNormal, ranks_y: RankNormal, **buffers: Tensor) -> None:
-        super().__init__(**buffers)
-        self.ranks_x, self.ranks_y = ranks_x, ranks_y
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor, *, estimate: bool = True) -> LocalCritic:
@@ -89,7 +87,7 @@ class LocalCritic(Critic):
         a, b = (_kernel(nodes, z[:, i], best) for i in (0, 1))
         mean_a, mean_b = a.mean(1, keepdim=True).clamp(min=1e-30), b.mean(1, keepdim=True).clamp(min=1e-30)
         ratio = a.div_(mean_a) @ b.div_(mean_b).T / len(z)
-        critic = cls(*ranks, table=_log_with_floor(ratio))
+        critic = cls(ranks_x=ranks[0], ranks_y=ranks[1], table=_log_with_floor(ratio))
         if estimate:
             critic.formula = nearest_neighbour_mi(every)
         return critic

@@ -70,14 +70,13 @@ class RegressionCritic(Critic):
     """
 
     row = "regression"
-    submodules = (
-        ("ranks_x", RankNormal),
-        ("ranks_y", RankNormal),
-        ("whiten_x", Whiten),
-        ("whiten_y", Whiten),
-    )
+    submodules = (("ranks_x", RankNormal), ("ranks_y", RankNormal), ("whiten_x", Whiten), ("whiten_y", Whiten))  # fmt: skip
     side_terms = 1
 
+    ranks_x: RankNormal
+    ranks_y: RankNormal
+    whiten_x: Whiten
+    whiten_y: Whiten
     from_x: Tensor
     turn: Tensor
     centers: Tensor
@@ -87,12 +86,6 @@ class RegressionCritic(Critic):
     offset: Tensor
     root: Tensor
     components: Tensor
-
-    def __init__(
-        self, ranks_x: RankNormal, ranks_y: RankNormal, whiten_x: Whiten, whiten_y: Whiten, **buffers: Tensor
-    ) -> None:
-        super().__init__(**buffers)
-        self.ranks_x, self.ranks_y, self.whiten_x, self.whiten_y = ranks_x, ranks_y, whiten_x, whiten_y
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
@@ -119,8 +112,9 @@ class RegressionCritic(Critic):
         s, t = (zx, zy) if from_x else (zy, zx)
         _, buffers = _ridge(s, t, turn, width, SETTINGS.centers)
         critic = cls(
-            ranks[0], ranks[1], whiten[0], whiten[1], **buffers, from_x=torch.tensor(from_x), components=t[:0]
-        )
+            ranks_x=ranks[0], ranks_y=ranks[1], whiten_x=whiten[0], whiten_y=whiten[1],
+            from_x=torch.tensor(from_x), components=t[:0], **buffers,
+        )  # fmt: skip
         mean = critic._mean(s)
         residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
