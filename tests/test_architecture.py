@@ -29,8 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "streaming": {"data"},
     "scores": {"bounds", "critics"},
     "training": {"bounds", "critics", "parallel", "preprocess", "scores", "support"},
-    "losses": {"bounds", "critics", "scores"},
-    "result": {"inference"},
+    "losses": {"bounds", "critics", "scores", "support"},
+    "result": {"inference", "support"},
     "crossfit": {
         "_version", "bounds", "critics", "data", "inference", "parallel", "preprocess", "result", "scores", "support",
         "training",
