@@ -72,11 +72,12 @@ def formula(mi: float, influence: Array, second_order: float, doubt: float, meth
 
 
 def midpoint(
-    training: Array, test: Array, rows: Array, influence: Array, second_order: float, method: str
+    training: Array, test: Array, rows: Array, influence: Array, degenerate: float, method: str
 ) -> PointEstimate:
     """The optimism-corrected midpoint: (T + H) / 2 by fold, [K], folds weighted by their ``rows``.
 
-    Either of T and H is one standard error away: half their distance is what the model leaves open.
+    Either of T and H is one standard error away: half their distance, of order 1/n, is what the midpoint leaves open. As much of it
+    as the ``degenerate`` part of the test rows' U-statistic explains is the second-order part, and the rest is the model's.
 
     Example:
         >>> p = midpoint(np.array([1.2, 1.0]), np.array([0.8, 0.8]), np.array([50, 50]), np.zeros(100), 0.0, "")
@@ -85,7 +86,9 @@ def midpoint(
     """
     weight = rows / rows.sum()
     parts = (training + test) / 2
-    model = float(weight @ np.abs(training - test)) / 2
+    half = float(weight @ np.abs(training - test)) / 2
+    second_order = min(degenerate, half)
+    model = math.sqrt(half**2 - second_order**2)
     return PointEstimate(
         float(weight @ parts), influence, second_order, model, tuple(map(float, parts)), method
     )
@@ -97,8 +100,8 @@ def formula_with_gain(
     test_gain: Array,
     rows: Array,
     influence: Array,
-    second_order: float,
+    degenerate: float,
     method: str,
 ) -> PointEstimate:
     """The formula's value in each fold, [K], plus the midpoint of what networks on top of it gained there."""
-    return midpoint(values + training_gain, values + test_gain, rows, influence, second_order, method)
+    return midpoint(values + training_gain, values + test_gain, rows, influence, degenerate, method)
