@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from docutils import nodes
@@ -13,6 +14,7 @@ import flomi
 from flomi.bounds import BOUNDS, Bound
 from flomi.inference.verdict import table_markdown
 from flomi.losses import LOSSES, ContrastiveLoss
+from flomi.support.settings import reasons, records
 
 project = "flomi"
 author = "The flomi developers"
@@ -78,6 +80,25 @@ class VerdictTable(SphinxDirective):
         return self.parse_text_to_nodes(table_markdown())
 
 
+def settings_entry(record: type) -> str:
+    """A settings record as a table of its numbers and their reasons."""
+    about = " ".join((record.__doc__ or "").split("\n\n")[0].split())
+    values = {f.name: f.default for f in dataclasses.fields(record)}
+    rows = [
+        f"| `{name}` | `{values[name]!r}` | {reason} |".replace("*", r"\*")
+        for name, reason in reasons(record).items()
+    ]
+    title = f"`{record.__module__}.{record.__name__}`: {about}"
+    return "\n".join([title, "", "| number | value | reason |", "|---|---|---|", *rows])
+
+
+class SettingsList(SphinxDirective):
+    """Every settings record of the package, read from the code when the pages are built."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n\n".join(map(settings_entry, records())))
+
+
 def mathml(writer: object, node: nodes.Element) -> None:
     """A formula that browsers show by themselves: no script, no network."""
     block = isinstance(node, nodes.math_block)
@@ -102,6 +123,7 @@ def indented(app: Sphinx, what: str, name: str, obj: object, options: object, li
 def setup(app: Sphinx) -> None:
     app.add_directive("bounds-list", BoundsList)
     app.add_directive("losses-list", LossesList)
+    app.add_directive("settings-list", SettingsList)
     app.add_directive("verdict-table", VerdictTable)
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("autodoc-process-docstring", indented)

@@ -83,7 +83,7 @@ class PairScorer(Protocol):
 class Critic(nn.Module):
     r"""Scores g of pairs on the log scale, and a dual u = -g unless a class has another.
 
-    .. math:: g = \operatorname{clamp}_l^h \big( f(\langle a, b \rangle, \alpha, \beta) + \sum_k g_k(a_k, b_k) - c \big)
+    .. math:: g = \operatorname{clamp}_l^h ( f(\langle a, b \rangle, \alpha, \beta) + \sum_k g_k(a_k, b_k) - c )
 
     An encoding holds, in this order, a side's part of the inner product, its `side_terms` numbers alpha or beta, and what
     the `addends` g_k want. f is `combine`, by default the sum. c, l and h are the buffers `shift`, `low` and `high`, if there

@@ -76,8 +76,8 @@ def midpoint(
 ) -> PointEstimate:
     """The optimism-corrected midpoint: (T + H) / 2 by fold, [K], folds weighted by their ``rows``.
 
-    Either of T and H is one standard error away: half their distance, of order 1/n, is what the midpoint leaves open. As much of it
-    as the ``degenerate`` part of the test rows' U-statistic explains is the second-order part, and the rest is the model's.
+    Either of T and H is one standard error away: half their distance, of order 1/n, is what the midpoint leaves open. As much of
+    it as the ``degenerate`` part of the test rows' U-statistic explains is the second-order part, and the rest is the model's.
 
     Example:
         >>> p = midpoint(np.array([1.2, 1.0]), np.array([0.8, 0.8]), np.array([50, 50]), np.zeros(100), 0.0, "")

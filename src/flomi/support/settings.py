@@ -7,10 +7,13 @@ set by judgement and that no measurement has confirmed yet.
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from dataclasses import field
+from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["UNMEASURED", "reasons", "setting"]
+__all__ = ["UNMEASURED", "reasons", "records", "setting"]
 
 T = TypeVar("T")
 UNMEASURED = "unmeasured: "  # starts the reason of a number that no measurement has confirmed
@@ -31,4 +34,16 @@ def setting(default: T, reason: str) -> T:
 
 def reasons(record: type[Any]) -> dict[str, str]:
     """Why each number of a settings record is what it is."""
-    return {f.name: f.metadata["reason"] for f in dataclasses.fields(record)}
+    return {f.name: f.metadata["reason"] for f in dataclasses.fields(record) if "reason" in f.metadata}
+
+
+def records() -> list[type[Any]]:
+    """Every settings record of the package, in the order of the modules: for the documentation, and for the test of reasons."""
+    found: dict[str, type[Any]] = {}
+    for module in pkgutil.walk_packages([str(Path(__file__).parents[1])], "flomi."):
+        if module.name.endswith("__main__"):
+            continue
+        for kind in vars(import_module(module.name)).values():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind) and reasons(kind):
+                found.setdefault(f"{kind.__module__}.{kind.__name__}", kind)
+    return list(found.values())
