@@ -75,6 +75,7 @@ def test_pairs_matrix_and_single_precision_codes_agree() -> None:
     torch.testing.assert_close(critic.matrix(a.float(), b.float()), critic.matrix(a, b), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_wins_where_it_should_with_an_honest_error() -> None:
     x, y = noisy_copies(3000, 3)
     r = estimate(x, y, effort="fast")
