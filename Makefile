@@ -17,8 +17,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MPLBACKEND=Agg
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check-format lint types unit unit-slow examples examples-slow docs format clean
 
-# Of a few seconds each; the others, real_data.py among them, take up to two minutes.
-EXAMPLES := $(addprefix examples/,00_standalone_flo.py contrastive.py first_number.py)
+# Of ten seconds at most; the others, real_data.py among them, take up to two minutes.
+EXAMPLES := $(addprefix examples/,00_standalone_flo.py contrastive.py)
 LONG_EXAMPLES := $(filter-out $(EXAMPLES),$(wildcard examples/*.py))
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations=10
 RUN_EXAMPLES = @set -e; for script in $^; do echo "== $$script"; $(ONE_THREAD) $(BIN)/python -W error $$script; done

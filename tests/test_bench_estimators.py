@@ -98,7 +98,7 @@ def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
 
 
 def test_bounds_come_near_the_truth_from_below(monkeypatch):
-    shorter(monkeypatch, steps=200)
+    shorter(monkeypatch, steps=150)
     x, y = NORMAL.sample(2000, seed=0)
     for name in ("flo", "infonce"):
         r = variational.variational(x, y, 0, name)
@@ -106,7 +106,7 @@ def test_bounds_come_near_the_truth_from_below(monkeypatch):
 
 
 def test_barber_agakov_needs_the_density_of_y(monkeypatch):
-    shorter(monkeypatch, steps=200)
+    shorter(monkeypatch, steps=150)
     task = tasks.get("staircase-20-20-2")
     with pytest.raises(NotApplicable, match=r"log p\(y\)"):
         variational.variational(*task.sample(200, seed=0), 0, "ba")

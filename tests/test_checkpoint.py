@@ -25,9 +25,9 @@ from flomi.result import MIEstimate
 
 GAUSSIAN: dict[str, Any] = {"critic": "gaussian", "n_folds": 2}
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(400, 2))
-Y = X + RNG.normal(size=(400, 2))
-WHO = np.arange(400) // 2
+X = RNG.normal(size=(260, 2))
+Y = X + RNG.normal(size=(260, 2))
+WHO = np.arange(260) // 2
 
 
 class Own(nn.Module):

@@ -91,7 +91,18 @@ def test_independent_data_reads_zero() -> None:
     assert abs(r.mi) < 0.03 and r.lower_bound <= 0.01
 
 
-@pytest.mark.parametrize("name", [n for n, b in bounds.BOUNDS.items() if n != "ba"])
+# One for every way that a bound is trained and read; tests of the training loop have all of them.
+OF_EVERY_KIND = {"flo", "flo-ux", "tuba", "dv", "mine", "infonce", "fdv", "js", "club"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in OF_EVERY_KIND else pytest.param(n, marks=pytest.mark.slow)
+        for n in bounds.BOUNDS
+        if n != "ba"
+    ],
+)
 def test_every_bound_runs_and_is_held_out(name: str) -> None:
     x, y = gaussian(200)
     critic = "density" if "density" in bounds.BOUNDS[name].needs else "joint"
@@ -101,7 +112,12 @@ def test_every_bound_runs_and_is_held_out(name: str) -> None:
     assert r.plug_in == pytest.approx(r.pmi.mean())
 
 
-@pytest.mark.parametrize("name", [n for n in CRITICS if n != "density"])
+LONG = {"mlp", "separate", "separable", "bilinear", "network"}  # trained as joint and residual are
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in CRITICS if n != "density"]
+)
 def test_every_critic_runs(name: str) -> None:
     x, y = gaussian(300)
     r = estimate(x, y, critic=name, **(QUICK if CRITICS[name].build else {"effort": "fast", "n_folds": 2}))

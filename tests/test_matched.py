@@ -77,6 +77,7 @@ def test_pairs_matrix_and_single_precision_codes_agree() -> None:
     assert torch.equal(MatchedCritic.restore(critic.state_dict(), {})(x, y), critic(x, y))
 
 
+@pytest.mark.slow
 def test_it_wins_where_it_should_with_an_honest_error() -> None:
     x, y = noisy_copies(3000, 3)
     r = estimate(x, y, effort="fast")

@@ -195,6 +195,7 @@ def test_a_module_in_double_precision_gets_double_precision(tmp_path: Any) -> No
     assert np.array_equal(again.pmi(x, y), estimator.pmi(x, y))
 
 
+@pytest.mark.slow
 def test_batch_normalisation_of_pairs_is_refused_and_of_sides_is_not() -> None:
     with pytest.raises(ValueError, match="use LayerNorm"):
         estimate(*gaussian(), critic=Net(nn.BatchNorm1d(16)), **QUICK)
@@ -218,11 +219,15 @@ def test_dropout_is_off_where_the_log_offset_is_fitted_and_after() -> None:
 # --- Densities --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["club", "l1out", "ba", "doe"])
+@pytest.mark.parametrize(
+    "name", ["doe", *(pytest.param(n, marks=pytest.mark.slow) for n in ("club", "l1out", "ba"))]
+)
 def test_density_bounds_want_a_density(name: str) -> None:
     with pytest.raises(ValueError, match=r"marginal\(y\) that returns log q\(y\), and Net has none"):
         estimate(*gaussian(), critic=Net(), bound=name, **QUICK)
-    r = estimate(*gaussian(1000), critic=PlainDensity(), bound=name, effort="fast", steps=300, lr=0.02)
+    r = estimate(
+        *gaussian(1000), critic=PlainDensity(), bound=name, effort="fast", n_folds=2, steps=300, lr=0.02
+    )
     assert abs(r.mi - TRUTH) < 0.15
 
 

@@ -41,7 +41,11 @@ def test_an_encoder_drops_what_it_should_not_tell(bound: str, steps: int) -> Non
     left = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)
-        encoder, head, penalty = nn.Linear(3, 2), nn.Linear(2, 1), MIPenalty(2, 1, bound=bound, check_every=0)
+        encoder, head, penalty = (
+            nn.Linear(3, 2),
+            nn.Linear(2, 1),
+            MIPenalty(2, 1, bound=bound, hidden=(32, 32), check_every=0),
+        )
         encoder.weight.data = torch.tensor([[0.5, 0.2, 0.2], [0.5, -0.2, -0.2]])
         groups = [{"params": encoder.parameters()}, {"params": head.parameters(), "lr": 3e-2}]
         optimiser = torch.optim.Adam(groups, lr=3e-3)
@@ -103,7 +107,7 @@ def collapse(penalty: MIPenalty) -> None:
 
 
 def test_a_collapsed_critic_is_replaced_with_a_warning() -> None:
-    penalty = MIPenalty(2, 1, critic="mlp", check_every=4, critic_steps=1)
+    penalty = MIPenalty(2, 1, critic="mlp", hidden=(32, 32), check_every=4, critic_steps=1)
     for _ in range(3):
         penalty(*dependent())
     collapse(penalty)
@@ -120,14 +124,14 @@ def test_a_collapsed_critic_is_replaced_with_a_warning() -> None:
 
 
 def test_no_warning_where_there_is_nothing_to_find() -> None:
-    penalty = MIPenalty(2, 1, check_every=3, critic_steps=1)
-    for _ in range(6):  # warnings are errors here
+    penalty = MIPenalty(2, 1, hidden=(32, 32), check_every=3, critic_steps=1)
+    for _ in range(4):  # warnings are errors here
         penalty(torch.randn(256, 2), torch.randn(256, 1))
 
 
 def test_the_bound_of_a_known_dependence() -> None:
     rho = 0.8
-    penalty = MIPenalty(1, 1, check_every=0)
+    penalty = MIPenalty(1, 1, hidden=(32, 32), check_every=0)
     for _ in range(60):
         z, e = torch.randn(2, 256, 1)
         penalty(z, rho * z + math.sqrt(1 - rho**2) * e)

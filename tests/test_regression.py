@@ -118,6 +118,7 @@ def test_too_few_rows_are_an_error() -> None:
         RegressionCritic.fit(torch.zeros(5, 1).double(), torch.zeros(5, 1).double())
 
 
+@pytest.mark.slow
 def test_it_wins_where_it_should() -> None:
     x, y = noisy(1500, "product")
     r = estimate(x, y, effort="fast")

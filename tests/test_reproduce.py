@@ -36,7 +36,7 @@ from flomi.reproduce import (
 from flomi.reproduce.fairness import MADE
 
 # Everything twice costs most of the time: these show that a seed is enough, the others do it in `make test-slow`.
-QUICK_TWICE = {"convergence", "depth", "bias-variance", "flatnce-precision", "ica"}
+QUICK_TWICE = {"convergence", "depth", "bilinear-speed"}
 SMALLER: dict[str, dict[str, object]] = {
     "fairness": {"data": ((MADE, False),), "steps": 5},
     "meta-learning": {"steps": 4},

@@ -184,6 +184,7 @@ def test_interrupt_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     assert critic(x, y).isfinite().all()
 
 
+@pytest.mark.slow
 def test_quadratic_layer_finds_a_gaussian_from_random_weights() -> None:
     x, y = gaussian(4000, 3, rho=0.8)
     net = fit_base(QuadraticNetwork(*canonical_inputs(x, y, rotate=False)), x, y, 600)

@@ -106,8 +106,8 @@ def test_small_data_is_read_whole(whole: Path) -> None:
 
 def test_the_formula_counts_all_rows_and_the_result_says_so(whole: Path) -> None:
     pairs = streaming.read(whole / "folder", **READ)
-    r = MIEstimator("gaussian", effort="fast").fit_pairs(pairs).result_
-    alone = MIEstimator("gaussian", effort="fast").fit(pairs.x, pairs.y).result_
+    r = MIEstimator("gaussian", effort="fast", n_folds=2).fit_pairs(pairs).result_
+    alone = MIEstimator("gaussian", effort="fast", n_folds=2).fit(pairs.x, pairs.y).result_
     assert abs(r.mi - NATS) < 4 * r.stderr
     assert r.stderr < 0.5 * alone.stderr  # 10 times the rows
     assert (r.bound, r.lower_bound) == (alone.bound, alone.lower_bound)
@@ -221,8 +221,8 @@ def test_command_line(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "y*",
         "--critic",
         "gaussian",
-        "--effort",
-        "fast",
+        "--folds",
+        "2",
     ]
     assert cli.main([*call, "--rows", "2000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -249,6 +249,7 @@ print(peaks[1] - peaks[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, kind: str) -> None:

@@ -130,7 +130,7 @@ def test_paper_cubes_are_a_rotated_gaussian():
 
 @pytest.mark.parametrize("task", [t for t in ALL if t.log_py and t.dim_y == 1], ids=lambda t: t.name)
 def test_density_of_y_is_one(task):
-    grid = np.concatenate([-np.geomspace(1e4, 1e-4, 200_000), np.geomspace(1e-4, 1e4, 200_000)])
+    grid = np.concatenate([-np.geomspace(1e4, 1e-4, 50_000), np.geomspace(1e-4, 1e4, 50_000)])
     density = np.exp(task.log_py(grid[:, None]))
     assert trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
     _, y = task.sample(20_000, seed=0)
