@@ -181,9 +181,9 @@ def test_the_report_has_the_bound_asked_for_and_the_pairs_of_the_certificate() -
                 *model.critic.positives(a, b)[:1], Dense(model.critic.matrix(a, b)), -model.critic.pairs(a, b)
             )  # type: ignore[operator]
         assert said.value == pytest.approx(bound.value(dense).numpy(), abs=1e-9)
-        assert said.score.neg.shape == (N, 128) and said.pmi.shape == (N,)
+        assert said.scores.neg.shape == (N, 128) and said.pmi.shape == (N,)
         again = pair_scores(model, bound, gaussian(), seed=0)
-        assert np.array_equal(again.neg, said.score.neg) and np.array_equal(again.shifts, said.score.shifts)
+        assert np.array_equal(again.neg, said.scores.neg) and np.array_equal(again.shifts, said.scores.shifts)
 
 
 def test_pairs_of_an_exact_critic_are_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_the_interval_adds_independent_sources():
     excess = np.var([0.5, 1.5, 1.0, 1.2, 0.8], ddof=1) / 5 - 0.05**2
     assert apart.stderr == pytest.approx(np.sqrt(0.05**2 + excess + 0.02**2))
     assert apart.high - apart.low > 2 * 1.96 * apart.stderr  # few folds: Student's quantile
-    assert set(apart.parts) == {"sampling", "model", "folds"}
+    assert set(apart.parts) == {"sampling", "second_order", "model", "folds"}
 
 
 def test_the_interval_covers_when_folds_differ():

@@ -174,7 +174,7 @@ def test_wild_is_varied_and_outside_the_benchmark():
 @pytest.mark.parametrize("ask, name, hint", [
     (tasks.suite, "bmi", "bmi-v1"),
     (tasks.get, "1v1-normal-0.7", "1v1-normal-0.75"),
-    (tasks.get, "zzz", "known are 1v1-normal-0.75"),
+    (tasks.get, "zzz", "there are 1v1-normal-0.75"),
 ])  # fmt: skip
 def test_unknown_names_get_a_hint(ask, name, hint):
     with pytest.raises(ValueError, match=hint):

@@ -56,6 +56,7 @@ class _Run:
     order: np.ndarray = field(init=False)
     x: Tensor = field(init=False)
     y: Tensor = field(init=False)
+    formulas: dict[str, tuple[Formula, Critic]] = field(default_factory=dict)  # fitted once each
 
     def __post_init__(self) -> None:
         self.order = np.random.default_rng(self.options.seed).permutation(len(self.data.x))
@@ -110,18 +111,14 @@ class _Run:
         found: np.ndarray = self.data.groups[np.concatenate([fold.test for fold in self.folds])]
         return found
 
-    @cached_property
-    def _formulas(self) -> dict[str, tuple[Formula, Critic]]:
-        return {}
-
     def formula(self, name: str, *, full: bool = True) -> Formula:
         """A row's own formula on all rows; with `full` on those of a larger file too, where it can be summed over them."""
-        if name not in self._formulas:
+        if name not in self.formulas:
             fit = CRITICS[name].fit
             assert fit is not None  # whoever has a formula is fitted in closed form
             critic = fit(self.x, self.y)
-            self._formulas[name] = critic.formula, critic
-        form, critic = self._formulas[name]
+            self.formulas[name] = critic.formula, critic
+        form, critic = self.formulas[name]
         larger, of_correlation = self.data.full, CRITICS[name].of_correlation
         if not full or of_correlation is None or larger is None or larger.correlation is None:
             return form

@@ -42,7 +42,7 @@ LEAST = {  # of the options that are whole numbers
     "n_negatives": 1,
     "patience": 1,
 }
-IDLE = ("n_jobs", "progress", "keep_scores")  # options that change no number
+IDLE = ("checkpoint", "keep_scores", "n_jobs", "progress")  # options that change no number
 BY_BOUND = (  # options of networks trained by the bound itself
     "hidden",
     "steps",
