@@ -193,3 +193,11 @@ def test_the_gravest_reason_stands_first():
         dataclasses.replace(SOUND, late_validation_gain=0.1, local_noise=0.0, lower_bound=0.1)
     )
     assert [f.code for f in findings] == ["exact-function", "late-gain", "weak-certificate"]
+
+
+def test_an_estimate_just_below_zero_does_not_contradict_a_certificate_of_zero():
+    for mi in (-0.0001, -0.02, 0.0):
+        verdict, findings = judge(Evidence(n=5000, dim_x=2, dim_y=2, mi=mi, stderr=0.01, lower_bound=0.0))
+        assert (verdict, [f.code for f in findings]) == ("ok", [])
+    _, (finding, *_) = judge(Evidence(n=5000, dim_x=2, dim_y=2, mi=-0.0001, stderr=0.01, lower_bound=0.05))
+    assert (finding.code, finding.level) == ("below-certificate", "unreliable")

@@ -326,7 +326,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "below-certificate", ("caution", "unreliable"),
         "the estimate against its own certificate", f"below it; unreliable by {_CLEAR}",
-        lambda e: above(e.lower_bound, e.mi, e.mi + S.clear * e.stderr),
+        # a certificate of 0 says nothing, and an estimate just below 0 is noise
+        lambda e: above(e.lower_bound, max(e.mi, 0.0), max(e.mi, 0.0) + S.clear * e.stderr),
         "the estimate {mi} lies below its own certificate {lower_bound}: the estimate's model does not fit",
         "rely on the certificate, since MI is at least that",
     ),
