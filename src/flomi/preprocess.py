@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RankNormal", "Standardize", "Whiten", "inverse_root"]
-
 _CONSTANT = (
     1e-6  # relative variance below which `Whiten.reduce` takes a direction for constant: far above rounding
 )

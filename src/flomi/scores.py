@@ -18,18 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from flomi.bounds import Negatives, Scores, off_diagonal
 from flomi.critics.base import PairScorer
 
-__all__ = [
-    "NEGATIVES",
-    "Dense",
-    "Streamed",
-    "Table",
-    "derangements",
-    "score",
-    "shifts",
-    "table_scores",
-]
-
-
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
 SPARSE = 8  # from an eighth of a row on an exact critic is faster by rows of its matrix than pair by pair

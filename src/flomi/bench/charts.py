@@ -15,7 +15,6 @@ from flomi.report.style import BLUE, GREY, INK, ORANGE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bias", "coverage", "errors", "height", "main_size", "time"]
 
 SHADES = ("#b9d7ea", "#5aa5d3", BLUE, "#003f66")  # of sizes, small to large
 FLOOR = 1e-3  # errors and biases below this are drawn there

@@ -19,8 +19,6 @@ from typing import Any, Literal
 from flomi.bench.baselines import Answer, Array, NotApplicable, gaussian, histogram, kde, ksg
 from flomi.support.names import suggestion
 
-__all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
-
 GROUPS = ("flomi", "critics", "baselines", "bounds")
 
 

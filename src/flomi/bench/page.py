@@ -13,8 +13,6 @@ from flomi.bench.results import FAILED, SKIPPED
 from flomi.bench.summary import Frame
 from flomi.report.webpage import inline_svg, need, render, save
 
-__all__ = ["write_page"]
-
 WIDTH = 3.8  # inches: text is legible where a figure fills the screen of a phone, and on half of a laptop's
 
 

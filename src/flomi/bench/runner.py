@@ -22,8 +22,6 @@ from flomi.parallel import one_thread
 from flomi.support.names import suggestion
 from flomi.tasks import SUITES, Task, consistency, suite
 
-__all__ = ["DEFAULT_ESTIMATORS", "Outcome", "names_of_suites", "run", "tasks_of"]
-
 #: What runs unless told otherwise: flomi's own fast estimate, and these groups.
 DEFAULT_ESTIMATORS = ("auto-fast", "baselines", "bounds")
 DEFAULT_SIZES = (1000, 5000, 10_000)

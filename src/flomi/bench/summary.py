@@ -13,7 +13,6 @@ from flomi.tasks import consistency
 
 Frame: TypeAlias = Any  # a pandas DataFrame or Series, whose columns the type checker doesn't know by name
 
-__all__ = ["by_task", "consistency_table", "from_accuracy", "leaderboard", "load", "markdown", "readouts"]
 
 NUMBERS = [
     name for name in COLUMNS if name not in ("suite", "task", "estimator", "verdict", "version", "note")

@@ -23,8 +23,6 @@ from flomi.support.settings import UNMEASURED, setting
 from flomi.training.bound import BoundTraining, fit_network
 from flomi.training.model import Model
 
-__all__ = ["SETTINGS", "variational"]
-
 
 @dataclass(frozen=True)
 class VariationalSettings:

@@ -12,8 +12,6 @@ import typer
 from flomi._version import __version__
 from flomi.cli.outputs import Interrupted, check_writable
 
-__all__ = ["bench"]
-
 bench = typer.Typer(
     help="Run estimators where the truth is known, and show how they did.",
     rich_markup_mode=None,

@@ -13,8 +13,6 @@ from typing import Any
 from flomi._version import __version__
 from flomi.support.settings import setting
 
-__all__ = ["as_text", "examine"]
-
 _CORE = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "narwhals", "safetensors", "typer", "tqdm")
 _EXTRAS = {"matplotlib": "plot", "jinja2": "report", "pyarrow": "data", "polars": "data"}
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flomi.data.pairs import Pairs
     from flomi.estimator import MIEstimate, MIEstimator
 
-__all__ = ["calm_threads", "estimate"]
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 

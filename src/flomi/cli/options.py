@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["BOUNDS", "CRITICS", "EFFORTS", "EXIT_CODES", "Sections"]
-
 # The names in the tables that load torch (flomi.bounds, flomi.critics, flomi.crossfit), as --help shows them. A test compares.
 EFFORTS = "fast, standard, thorough"
 BOUNDS = (

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flomi.data.pairs import Pairs
     from flomi.estimator import MIEstimate, MIEstimator
 
-__all__ = ["Interrupted", "as_dict", "as_json", "as_text", "check", "check_writable", "write"]
 
 _SUFFIXES = {"report": (".html", ".htm"), "plot": (".png", ".svg", ".pdf"), "pmi": (".csv",), "save": ()}
 _NEEDS = {"report": ("matplotlib", "jinja2"), "plot": ("matplotlib",), "pmi": (), "save": ()}

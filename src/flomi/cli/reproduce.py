@@ -17,7 +17,6 @@ from flomi.support.names import suggestion
 if TYPE_CHECKING:
     from flomi.reproduce import Experiment, Finding
 
-__all__ = ["EXIT_CODES", "reproduce"]
 
 EXIT_CODES = """Exit code: 0 done; 2 the call is wrong (one line says what and how to mend it); 130 Ctrl-C, and experiments that
 were finished are kept; 1 anything else."""

@@ -10,16 +10,6 @@ from flomi.data.columns import list_names
 from flomi.data.settings import SETTINGS
 from flomi.data.tables import Place, row_number
 
-__all__ = [
-    "absent",
-    "complete_rows",
-    "doubts",
-    "numbers",
-    "refuse_constant",
-    "refuse_shared",
-    "rounded",
-]
-
 
 def numbers(values: np.ndarray, name: str, place: Place = row_number) -> np.ndarray:
     """`values` as float64; a ValueError shows the cell of column `name` that is no number, and its place."""

@@ -23,8 +23,6 @@ from flomi.data.sources import Source
 from flomi.data.tables import Place, Table
 from flomi.preprocess import RankNormal
 
-__all__ = ["draw"]
-
 _BATCH_ROWS, _BATCH_NUMBERS = 65_536, 2**22  # in memory at a time
 
 

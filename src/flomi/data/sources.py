@@ -24,8 +24,6 @@ from flomi.data.tables import Table, first_words
 from flomi.data.text import PACKED, read_text
 from flomi.support.names import nearest
 
-__all__ = ["Source", "open_source"]
-
 _READ_ROWS, _READ_NUMBERS, _BUFFER = 16_384, 2**22, 2**20  # at a time: rows and numbers decoded, bytes read
 
 

@@ -16,8 +16,6 @@ from typing import Any, TextIO
 
 from flomi.data.tables import Table, first_words
 
-__all__ = ["PACKED", "read_text"]
-
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 

@@ -21,8 +21,6 @@ from flomi.critics import Baseline, dtype_of
 from flomi.losses.pairs import Expanded, ProductNegatives, gather, world_size
 from flomi.scores import Table
 
-__all__ = ["ContrastiveLoss"]
-
 PROBE = 64  # rows of a batch that the effective sample size is measured on
 PATIENCE = 100  # training calls after which parameters that have not moved are worth a warning
 

@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Expanded", "ProductNegatives", "gather", "world_size"]
-
 
 def world_size() -> int:
     """Number of processes in the default group; 1 where there is none."""

@@ -17,8 +17,6 @@ from flomi.critics import CRITICS, Baseline
 from flomi.scores import score
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["MIPenalty"]
-
 
 @dataclass(frozen=True)
 class PenaltySettings:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from flomi.result import MIEstimate
 
-__all__ = ["plot", "write"]
 
 # Options of `estimate` that the command line has, by the name they have there.
 FLAGS = {name: name for name in ("critic", "bound", "effort", "seed", "device")} | {"n_folds": "folds"}

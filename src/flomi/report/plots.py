@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
     from flomi.result import MIEstimate
 
-__all__ = [
-    "bound_title",
-    "candidates",
-    "curves",
-    "finite",
-    "histogram",
-    "number",
-    "numbers",
-    "scatter",
-]
 
 MAX_POINTS = 5_000  # of the scatter; more only makes a heavier file
 VECTOR_POINTS = 1_000  # above this the points are one embedded image

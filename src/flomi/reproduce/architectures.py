@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BILINEAR_SPEED", "DEPTH", "SHARED_VS_SEPARATE"]
 
 PAIRS, BATCH, EPOCH = 10, 128, 78  # 78 batches of 128 rows are the paper's epoch of 10,000
 FLO = BOUNDS["flo"]

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 NATS = (2, 6)
 CHUNK = 2**19  # pairs at a time

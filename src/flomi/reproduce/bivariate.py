@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BOUND_VS_TRUTH", "GRID", "LANDSCAPE"]
 
 GRID = tuple(np.linspace(0, 0.99, 20).round(4).tolist())  # the paper's correlations
 PAPER_INFONCE = {2: 0.58, 5: 1.2, 10: 1.5, 20: 1.7, 50: 1.85}  # at rho = 0.99, read off its figure

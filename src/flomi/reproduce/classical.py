@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "kde", "ksg", "revised_ksg"]
 
 PAIRS = 10
 NEIGHBOURS = 6  # k, as in the authors' code

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "slope"]
 
 SHAPE = (4, 5)  # values of x and of y
 BOX = 3.0  # the projection: |g|, |u| <= 3 holds at the optimum, where |u| <= 1.6

@@ -35,31 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "Experiment",
-    "Finding",
-    "Reading",
-    "Row",
-    "Scheme",
-    "Stream",
-    "colour",
-    "derangements",
-    "every_pair",
-    "fresh",
-    "is_complete",
-    "learn",
-    "model_of",
-    "only",
-    "panels",
-    "read",
-    "records",
-    "run",
-    "streams",
-    "timed",
-    "truth_line",
-    "write",
-]
 
 Row: TypeAlias = dict[str, Any]
 Stream: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]  # n -> n rows (x, y) never given before

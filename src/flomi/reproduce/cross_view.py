@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Budget", "paired"]
 
 FEATURES = 5  # of each view, as in the paper
 TEMPERATURE = 0.2  # where the learned one starts; contrasts of unit-norm features then span 10 nats

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 TRUTH = 2.4158  # of one measurement of the noisy line at an edge, by quadrature
 KNOWN = {  # designs of other people, and what PCE with 20,000 contrasts says of them

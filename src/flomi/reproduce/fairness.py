@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Cell", "cells", "evaluate"]
 
 TASK = "task alone"
 MADE = "made"  # rows that are generated, for tests: no file is needed

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 RHO = 0.8
 TRUTH = -0.5 * math.log1p(-(RHO**2))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "fast_ica"]
 
 LOG_COSH = 0.374567  # E log cosh of a standard normal
 KINDS = ("as they are", "shuffled")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 TASK = "none"
 TRAINING = 1200  # of 1,797 rows

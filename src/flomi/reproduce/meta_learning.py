@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "chosen", "paired"]
 
 ROWS, SHOTS = 20, 10  # of a training task; half of them are the support set, as in Finn et al. 2017
 JUDGED = 60  # rows of the tasks that judge: 10 to learn from, 50 to be right on

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["PRECISION", "SELF_SUPERVISED"]
 
 USED = ("infonce", "flo", "fdv", "flatnce")
 BASELINE = "infonce"  # what the others are compared with

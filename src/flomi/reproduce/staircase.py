@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "alike"]
 
 DIM, BATCH, LR = 20, 64, 1e-3
 COMPARED = ("flo", "nwj", "tuba", "dv", "infonce", "js", "smile", "fdv", "doe")  # with the same budget

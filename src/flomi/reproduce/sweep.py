@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BIAS_VARIANCE", "CUBIC", "SINGLE_NEGATIVE", "with_self_pairs"]
 
 PAIRS, BATCH, ALPHA = 10, 128, 0.8
 PLAIN = ("flo", "nwj", "tuba", "infonce")

@@ -10,8 +10,6 @@ import dataclasses
 from dataclasses import field
 from typing import Any, TypeVar
 
-__all__ = ["UNMEASURED", "reasons", "setting"]
-
 T = TypeVar("T")
 UNMEASURED = "unmeasured: "  # starts the reason of a number that no measurement has confirmed
 

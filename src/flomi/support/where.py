@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["find"]
-
 
 def find(
     file: str,

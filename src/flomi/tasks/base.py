@@ -11,8 +11,6 @@ import numpy.typing as npt
 from flomi.tasks.core import Array, Task
 from flomi.tasks.densities import Mixture
 
-__all__ = ["additive", "classes", "dense", "gaussian", "independent", "mixture", "pairs", "student"]
-
 
 def gaussian(name: str, covariance: npt.ArrayLike, dim_x: int) -> Task:
     """(x, y) ~ N(0, C), x the first `dim_x` coordinates.

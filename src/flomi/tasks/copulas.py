@@ -8,8 +8,6 @@ import numpy as np
 
 from flomi.tasks.core import Array, Task
 
-__all__ = ["clayton", "frank", "gumbel"]
-
 
 def clayton(name: str, theta: float, dim_x: int, dim_y: int) -> Task:
     """The Clayton copula over m + n uniform coordinates: strong dependence where all are small.

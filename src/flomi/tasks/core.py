@@ -13,8 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "LogDensity", "LogRatio", "Map", "Sampler", "Task", "Transform", "stack"]
-
 Array: TypeAlias = npt.NDArray[np.float64]
 Map: TypeAlias = Callable[[Array], Array]
 Sampler: TypeAlias = Callable[[np.random.Generator, int], tuple[Array, Array]]

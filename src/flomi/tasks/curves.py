@@ -14,8 +14,6 @@ import numpy.typing as npt
 from flomi.tasks.core import Array, Task
 from flomi.tasks.densities import ScaleMixture
 
-__all__ = ["circle", "cross", "heteroscedastic", "product", "sinusoid", "torus"]
-
 _LOG_2PI = float(np.log(2 * np.pi))
 
 

@@ -16,8 +16,6 @@ import numpy.typing as npt
 from flomi.support.where import find
 from flomi.tasks.core import Array
 
-__all__ = ["DATASETS", "IDX_FILES", "fashion_mnist_folder", "idx_file", "images", "mnist_5k", "read_idx"]
-
 IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, packed (.gz) or not"
 
 

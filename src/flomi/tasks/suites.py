@@ -12,8 +12,6 @@ import flomi.tasks.transforms as tf
 from flomi.support.names import suggestion
 from flomi.tasks.core import Array, Task, Transform
 
-__all__ = ["SUITES", "get", "suite"]
-
 NATS = (2, 4, 6, 8, 10)
 RHO = np.linspace(0, 0.99, 20)  # the grid of the paper's estimation experiments
 

@@ -10,24 +10,6 @@ import numpy.typing as npt
 
 from flomi.tasks.core import Array, Transform
 
-__all__ = [
-    "asinh",
-    "bimodal_x",
-    "bimodal_y",
-    "coupling_flow",
-    "cube",
-    "half_cube",
-    "linear",
-    "normal_cdf",
-    "normal_mixture",
-    "normal_quantile",
-    "quantiles",
-    "spiral",
-    "swissroll",
-    "wiggly_x",
-    "wiggly_y",
-]
-
 
 def invert_increasing(f: Callable[[Array], Array], target: Array, low: Array, high: Array) -> Array:
     """Solve f(t) = target for an increasing f by bisection between low and high, to rounding."""
