@@ -48,8 +48,7 @@ def errors(ax: Axes, rows: Frame) -> str:
             label=f"{n:,}",
         )
     ax.set_xscale("log")
-    ax.set_title("Error", loc="left")
-    ax.set(xlabel="mean absolute error, nats")
+    ax.set(xlabel="mean absolute error, nats", title="Error")
     _legend(ax)
     return (
         "Mean absolute error over tasks, the best at the top, a dot for each number of rows. Estimators that could not "
@@ -74,8 +73,7 @@ def bias(ax: Axes, rows: Frame) -> str:
     reach = float(np.nanmax(np.abs(mine.bias.replace([np.inf, -np.inf], np.nan)))) if len(mine) else 1.0
     limit = min(max(2 * reach, 0.2), 20)
     ax.set_xlim(-limit, limit)
-    ax.set_title(f"Bias and spread, {n:,} rows", loc="left")
-    ax.set(xlabel="mean error, nats")
+    ax.set(xlabel="mean error, nats", title=f"Bias and spread, {n:,} rows")
     seeds = " The bar is one standard deviation between seeds." if mine.spread.notna().any() else ""
     return (
         f"Mean signed error: blue below the truth, orange above.{seeds} The scale is logarithmic beyond 0.1."
@@ -98,7 +96,7 @@ def time(ax: Axes, rows: Frame) -> str:
             best = error
             ax.annotate(name, (seconds, error), xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.margins(x=0.25, y=0.1)
-    ax.set_title(f"Time against error, {n:,} rows", loc="left")
+    ax.set_title(f"Time against error, {n:,} rows")
     ax.set(xlabel="median seconds a cell, one thread", ylabel="mean absolute error, nats")
     ax.grid()
     return (
@@ -117,8 +115,7 @@ def coverage(ax: Axes, rows: Frame) -> str:
         ax.plot(mine.coverage, places, "o", color=shade, ms=5, mec="white", mew=0.5, label=f"{n:,}")
     ax.axvline(0.95, color=INK, lw=0.8, ls=(0, (5, 3)))
     ax.set_xlim(-0.04, 1.04)
-    ax.set_title("Coverage of 95 % intervals", loc="left")
-    ax.set(xlabel="share that holds the truth")
+    ax.set(xlabel="share that holds the truth", title="Coverage of 95 % intervals")
     _legend(ax)
     note = ""
     if (count := int(rows.certificates.sum())) > 0:
