@@ -33,20 +33,7 @@ def main_size(rows: Frame) -> int:
 
 def errors(ax: Axes, rows: Frame) -> str:
     """Mean absolute error, a dot a size."""
-    names = _lines(ax, rows)
-    for shade, n in _sizes(rows):
-        mine = rows[rows.n == n]
-        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
-        ax.plot(
-            np.maximum(mine.error, FLOOR),
-            places,
-            "o",
-            color=shade,
-            ms=5,
-            mec="white",
-            mew=0.5,
-            label=f"{n:,}",
-        )
+    _dots(ax, rows, np.maximum(rows.error, FLOOR))
     ax.set_xscale("log")
     ax.set(xlabel="mean absolute error, nats", title="Error")
     _legend(ax)
@@ -108,11 +95,7 @@ def time(ax: Axes, rows: Frame) -> str:
 def coverage(ax: Axes, rows: Frame) -> str:
     """Share of 95 % intervals that hold the truth, a dot a size."""
     rows = rows[rows.intervals > 0]
-    names = _lines(ax, rows)
-    for shade, n in _sizes(rows):
-        mine = rows[rows.n == n]
-        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
-        ax.plot(mine.coverage, places, "o", color=shade, ms=5, mec="white", mew=0.5, label=f"{n:,}")
+    _dots(ax, rows, rows.coverage)
     ax.axvline(0.95, color=INK, lw=0.8, ls=(0, (5, 3)))
     ax.set_xlim(-0.04, 1.04)
     ax.set(xlabel="share that holds the truth", title="Coverage of 95 % intervals")
@@ -124,6 +107,15 @@ def coverage(ax: Axes, rows: Frame) -> str:
         "Share of 95 % intervals that hold the true MI; the dashed line is what is promised. An interval around a bound "
         f"counts sampling noise only, so a bound that is too low misses.{note}"
     )
+
+
+def _dots(ax: Axes, rows: Frame, values: Frame) -> None:
+    """A line for each estimator and read-out, and on it a dot for each size."""
+    names = _lines(ax, rows)
+    for shade, n in _sizes(rows):
+        mine = rows[rows.n == n]
+        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
+        ax.plot(values[mine.index], places, "o", color=shade, ms=5, mec="white", mew=0.5, label=f"{n:,}")
 
 
 def _lines(ax: Axes, rows: Frame) -> dict[tuple[str, str], int]:
@@ -153,12 +145,8 @@ def _legend(ax: Axes) -> None:
     """Below the axes, where it hides no dot."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        ax.figure.legend(
-            handles,
-            [f"{label} rows" for label in labels],
-            loc="outside lower center",
-            ncols=min(len(labels), 6),
-        )
+        words = [f"{label} rows" for label in labels]
+        ax.figure.legend(handles, words, loc="outside lower center", ncols=min(len(labels), 6))
 
 
 def _color(row: Any) -> str:

@@ -46,6 +46,24 @@ def find(
     )
 
 
+def locate(
+    what: str,
+    file: str,
+    root: str | Path | None,
+    folders: Sequence[str],
+    *,
+    advice: str,
+    how: str = "",
+    **places: str,
+) -> Path:
+    """`find`, with a ValueError where there is nothing: "`what` not on this machine", and `how` to get it."""
+    folder = find(file, root, folders, advice=advice, **places)
+    if folder is None:
+        steps = f"{how} give a root or FLOMI_DATA, a folder with {advice}".strip()
+        raise ValueError(f"{what} not on this machine: {steps}")
+    return folder
+
+
 def _packaged(inside: str) -> Iterator[Path]:
     name, _, rest = inside.partition("/")
     spec = find_spec(name) if name else None

@@ -49,18 +49,6 @@ def _cube(t: Array) -> Array:
     return t**3
 
 
-def _cube_root(s: Array) -> Array:
-    return np.cbrt(s)
-
-
-def _asinh(t: Array) -> Array:
-    return np.arcsinh(t)
-
-
-def _sinh(s: Array) -> Array:
-    return np.sinh(s)
-
-
 def _wiggle(waves: tuple[tuple[float, float, float], ...], t: Array) -> Array:
     total: Array = t + sum(size * np.sin(rate * t + phase) for size, rate, phase in waves)
     return total
@@ -119,8 +107,8 @@ def normal_mixture(
 normal_cdf = Transform("normal_cdf", _normal_cdf, _normal_quantile)
 normal_quantile = Transform("normal_quantile", _normal_quantile, _normal_cdf)
 half_cube = Transform("half_cube", _half_cube, _half_cube_inverse)
-cube = Transform("cube", _cube, _cube_root)
-asinh = Transform("asinh", _asinh, _sinh)
+cube = Transform("cube", _cube, np.cbrt)
+asinh = Transform("asinh", np.arcsinh, np.sinh)
 wiggly_x = wiggle("wiggly", ((0.40, 1.0, 0.0), (0.20, 1.7, 1.0), (0.03, 3.3, -2.5)))
 wiggly_y = wiggle("wiggly", ((-0.40, 0.4, 0.0), (0.17, 1.3, 3.5), (0.02, 4.3, -2.5)))
 bimodal_x = normal_mixture("bimodal", (0.3, 0.7), (0.0, 5.0), (1.0, 1.0))
