@@ -86,9 +86,8 @@ def views(data: str, seed: int) -> tuple[Views, Views]:
         found, labels = digits.uci_digits(of=("fou", "fac"))
         return _split(Views(found["fou"], found["fac"], labels), generator)
     assert data == "generated", data
-    labels = torch.as_tensor(
-        rng.integers(3, size=400)
-    )  # no files needed: three clusters seen through two maps
+    # No files needed: three clusters seen through two maps.
+    labels = torch.as_tensor(rng.integers(3, size=400))
     centres, maps = torch.randn(3, 6), torch.randn(2, 6, 8)
     x, y = (torch.tanh((centres[labels] + 0.3 * torch.randn(400, 6)) @ m) for m in maps)
     return _split(Views(x, y, labels), generator)
@@ -119,9 +118,8 @@ def cross_view(seed: int, *, budgets: Sequence[Budget]) -> Iterator[Row]:
 def _trained(
     budget: Budget, seed: int, training: Views, test: Views, name: str, batch: int, epochs: int
 ) -> Iterator[Row]:
-    _, generator = streams(
-        seed, "cross-view", budget.data, batch
-    )  # of the loss it knows nothing: runs are paired
+    # Of the loss it knows nothing: runs are paired.
+    _, generator = streams(seed, "cross-view", budget.data, batch)
     model = TwoViews(training.x.shape[1], training.y.shape[1], FEATURES, budget.width)
     loss = USED[name](budget.width, temperature=TEMPERATURE, learn_temperature=True)
     rows = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -97,36 +97,27 @@ def self_supervised(
             model = Encoder(channels, width)
             loss = LOSSES[name](64, temperature=temperature)
             rate = lr * math.sqrt(batch / REFERENCE)
-            curve = _curve(model, loss, training.pixels, epochs, batch, rate, readings, generator)
+            options = {"epochs": epochs, "batch": batch, "lr": rate, "generator": generator}
+            curve = _curve(model, loss, training.pixels, readings, **options)
             curve[-1] |= {"last": True, "accuracy": probe(model)}
             for reading in curve:
                 yield {"data": data, "seed": seed, "loss": name, "batch": batch, **reading}
 
 
-def _curve(
-    model: Encoder,
-    loss: ContrastiveLoss,
-    pixels: Tensor,
-    epochs: int,
-    batch: int,
-    lr: float,
-    readings: int,
-    generator: torch.Generator,
-) -> list[Row]:
-    """Train, and read the loss's running numbers at equal distances, the last time at the end."""
-    steps = epochs * (len(pixels) // batch)
+def _curve(model: Encoder, loss: ContrastiveLoss, pixels: Tensor, readings: int, **options: Any) -> list[Row]:
+    """Train, with `options` of `train`, and read the loss's running numbers at equal distances, the last time at the end."""
+    batch = options["batch"]
+    steps = options["epochs"] * (len(pixels) // batch)
     wanted = {max(1, round(steps * (k + 1) / readings)) for k in range(readings)}
     found: list[Row] = []
 
     def watch(step: int) -> None:
         if step in wanted:
             ceiling = math.nan if loss.ceiling is None else loss.ceiling
-            found.append(
-                {"seen": step * batch, "last": False, "accuracy": math.nan, "mi": loss.mi(), "ceiling": ceiling,
-                 "ness": loss.ness()}
-            )  # fmt: skip
+            numbers = {"mi": loss.mi(), "ceiling": ceiling, "ness": loss.ness()}
+            found.append({"seen": step * batch, "last": False, "accuracy": math.nan, **numbers})
 
-    train(model, loss, pixels, epochs=epochs, batch=batch, lr=lr, generator=generator, watch=watch)
+    train(model, loss, pixels, watch=watch, **options)
     return found
 
 
