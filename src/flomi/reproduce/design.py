@@ -85,14 +85,24 @@ def design(
         with torch.no_grad():
             typical = policy.history(drug.prior(500, generator))[0].median(0).values
         yield {**_row("pharmacokinetic", "policy", seed, typical), **by_likelihood(drug, policy)}
-    # Epidemics are stored paths, of which half are for judging.
+    yield from _epidemic(seed, epidemic_bounds, climb, judge, paths, grid)
+
+
+def _epidemic(
+    seed: int,
+    bounds: Sequence[str],
+    climb: Mapping[str, Any],
+    judge: Mapping[str, Any],
+    paths: int,
+    grid: int,
+) -> Iterator[Row]:
     _, generator = streams(seed, "design epidemic")
     every = Epidemic.make(paths, generator, grid)
     learned, unseen = every.split(len(every.theta) // 2)
     judge = {**judge, "n": min(judge.get("n", 5000), len(unseen.theta))}
     start = _equal(learned.low, learned.high)
     designs = {"equal": start}
-    for name in epidemic_bounds:
+    for name in bounds:
         designs[name] = optimise_design(
             learned.prior, learned.simulate, start, learned.low, learned.high, name,
             interest=learned.interest, seed=seed, **climb,
