@@ -27,8 +27,6 @@ from flomi.training.candidate import PREPROCESS, FitSettings
 from flomi.training.ensemble import EnsembleTraining
 from flomi.training.user_models import check_bound
 
-__all__ = ["AUTO", "EFFORTS", "Effort", "Options", "label_critics"]
-
 AUTO = "auto"  # the word for the default candidates
 PRECISIONS = ("highest", "high", "medium")  # torch's words
 UNITS, MISSING = ("nats", "bits"), ("error", "drop")

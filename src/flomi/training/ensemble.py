@@ -26,8 +26,6 @@ from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.loop import History, Schedule, batches, train
 
-__all__ = ["BASE", "EnsembleTraining", "Gain", "fit_base", "fit_ensemble", "log_mean_off"]
-
 
 @dataclass(frozen=True)
 class EnsembleTraining:
