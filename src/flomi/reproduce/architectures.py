@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flomi import tasks
 from flomi.bounds import BOUNDS, Scores
-from flomi.critics import JointCritic, SeparableCritic, SeparateCritic
+from flomi.critics import Critic, JointCritic, SeparableCritic, SeparateCritic
 from flomi.report.style import GREY
 from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams, truth_line
 from flomi.reproduce.fresh_rows import Stream, derangements, fresh, learn, read, timed
@@ -137,15 +137,12 @@ def bilinear_speed(
     seconds are the median step's, times the steps of an epoch.
     """
     task = pairs(0.5)
+    joint: Callable[..., Critic] = JointCritic
+    bilinear = partial(SeparableCritic, features=features, unit_norm=True)
     for k in candidates:
-        for name in ("joint", "bilinear"):
+        for name, kind, batch, m in (("joint", joint, BATCH, k - 1), ("bilinear", bilinear, k, None)):
             rng, generator = streams(seed, "bilinear-speed", name, k)
-            critic: JointCritic | SeparableCritic
-            if name == "joint":
-                critic, batch, m = JointCritic(PAIRS, PAIRS, (width, width)), BATCH, k - 1
-            else:
-                critic = SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
-                batch, m = k, None
+            critic = kind(PAIRS, PAIRS, (width, width))
             optimiser = torch.optim.Adam(critic.parameters(), lr=1e-4, fused=True)
             step = partial(_step, critic, optimiser, fresh(task, rng), batch, m, generator)
             with FlopCounterMode(display=False) as counter:
@@ -163,7 +160,7 @@ def bilinear_speed(
 
 
 def _step(
-    critic: JointCritic | SeparableCritic,
+    critic: Critic,
     optimiser: torch.optim.Optimizer,
     source: Stream,
     batch: int,
