@@ -93,10 +93,8 @@ def classical(seed: int, *, rhos: Sequence[float], n: int, steps: int) -> Iterat
     for rho in rhos:
         task = tasks.base.pairs(f"pairs-{rho}", (rho,) * PAIRS, PAIRS, PAIRS)
         x, y = task.sample(n, seed)
-        estimators: dict[str, Callable[[Array, Array], float]] = {
-            **ESTIMATORS,
-            "FLO, held out": partial(flo, seed=seed, steps=steps),
-        }
+        estimators = dict(ESTIMATORS)
+        estimators["FLO, held out"] = partial(flo, seed=seed, steps=steps)
         for name, estimate in estimators.items():
             yield {"rho": rho, "estimator": name, "n": n, "truth": task.mi, "value": estimate(x, y)}
 

@@ -145,13 +145,8 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set_xlim(0, top)
         ax.grid(axis="y")
     handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=6 if columns > 1 else 3,
-        title=EXPLAINED if columns > 1 else EXPLAINED.replace("; ", "\n"),
-    )
+    across, title = (6, EXPLAINED) if columns > 1 else (3, EXPLAINED.replace("; ", "\n"))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, title=title)
     return figure
 
 
