@@ -105,8 +105,7 @@ def gaussian(x: Array, y: Array, seed: int) -> Answer:
 def _orthonormal(side: Array) -> Array:
     """An orthonormal basis of the centred columns, without the directions in which they don't vary."""
     u, s, _ = np.linalg.svd(_standard(side), full_matrices=False)
-    basis: Array = u[:, s > 1e-9 * max(s.max(initial=0.0), 1e-300)]
-    return basis
+    return u[:, s > 1e-9 * max(s.max(initial=0.0), 1e-300)]
 
 
 def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Answer:
@@ -165,8 +164,7 @@ def _cells(side: Array, bins: int) -> npt.NDArray[np.intp]:
         np.searchsorted(cuts, column, side="right") for cuts, column in zip(inner.T, side.T, strict=True)
     ]
     place = np.stack(bin_of, axis=1)
-    cells: npt.NDArray[np.intp] = np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
-    return cells
+    return np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def kde(x: Array, y: Array, seed: int) -> Answer:

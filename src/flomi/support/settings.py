@@ -23,8 +23,7 @@ def setting(default: T, reason: str) -> T:
     >>> Settings().folds, reasons(Settings)
     (5, {'folds': 'Kohavi 1995'})
     """
-    made: T = field(default=default, metadata={"reason": reason})
-    return made
+    return field(default=default, metadata={"reason": reason})
 
 
 def reasons(record: type[Any]) -> dict[str, str]:

@@ -114,8 +114,7 @@ def _additive_log_py(width: float, y: Array) -> Array:
 
 def _additive_pmi(width: float, x: Array, y: Array) -> Array:
     possible = np.abs(y - x)[:, 0] <= width
-    pmi: Array = np.where(possible, -np.log(2 * width) - _additive_log_py(width, y), -np.inf)
-    return pmi
+    return np.where(possible, -np.log(2 * width) - _additive_log_py(width, y), -np.inf)
 
 
 def mixture(

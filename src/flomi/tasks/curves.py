@@ -18,8 +18,7 @@ _LOG_2PI = float(np.log(2 * np.pi))
 
 
 def _log_normal(t: Array, mean: Array | float, scale: Array | float) -> Array:
-    density: Array = -0.5 * ((t - mean) / scale) ** 2 - np.log(scale) - 0.5 * _LOG_2PI
-    return density
+    return -0.5 * ((t - mean) / scale) ** 2 - np.log(scale) - 0.5 * _LOG_2PI
 
 
 def _normal_grid(n_nodes: int) -> tuple[Array, Array]:

@@ -49,8 +49,7 @@ def _mnist() -> Array:
 
 @cache
 def _fashion_mnist() -> Array:
-    pixels: Array = read_idx(idx_file(fashion_mnist_folder(), "train-images-idx3-ubyte")) / 255
-    return pixels
+    return read_idx(idx_file(fashion_mnist_folder(), "train-images-idx3-ubyte")) / 255
 
 
 DATASETS: dict[str, Callable[[], Array]] = {

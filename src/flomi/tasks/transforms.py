@@ -17,8 +17,7 @@ def invert_increasing(f: Callable[[Array], Array], target: Array, low: Array, hi
         middle = 0.5 * (low + high)
         below = f(middle) < target
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    result: Array = 0.5 * (low + high)
-    return result
+    return 0.5 * (low + high)
 
 
 # --- coordinate by coordinate ---
@@ -50,8 +49,7 @@ def _cube(t: Array) -> Array:
 
 
 def _wiggle(waves: tuple[tuple[float, float, float], ...], t: Array) -> Array:
-    total: Array = t + sum(size * np.sin(rate * t + phase) for size, rate, phase in waves)
-    return total
+    return t + sum(size * np.sin(rate * t + phase) for size, rate, phase in waves)
 
 
 def _wiggle_inverse(waves: tuple[tuple[float, float, float], ...], s: Array) -> Array:
@@ -70,8 +68,7 @@ def wiggle(name: str, waves: Sequence[tuple[float, float, float]]) -> Transform:
 def _mixture_score(weights: Array, means: Array, scales: Array, t: Array) -> Array:
     z = (t[..., None] - means) / scales
     lower, upper = _normal_cdf(z) @ weights, _normal_cdf(-z) @ weights
-    score: Array = np.where(lower < upper, _normal_quantile(lower), -_normal_quantile(upper))
-    return score
+    return np.where(lower < upper, _normal_quantile(lower), -_normal_quantile(upper))
 
 
 def _mixture_quantile(weights: Array, means: Array, scales: Array, s: Array) -> Array:
@@ -163,8 +160,7 @@ def _swissroll(v: Array) -> Array:
 
 def _swissroll_inverse(points: Array) -> Array:
     angle = 21 * np.hypot(points[:, 0], points[:, 1])
-    unrolled: Array = (0.5 * (angle / (1.5 * np.pi) - 1))[:, None]
-    return unrolled
+    return (0.5 * (angle / (1.5 * np.pi) - 1))[:, None]
 
 
 swissroll = Transform("swissroll", _swissroll, _swissroll_inverse)
@@ -203,8 +199,7 @@ def random_rotation(dim: int, seed: int) -> Array:
     """An orthogonal matrix, the same for ever for one dim and seed."""
     # the legacy generator: NumPy keeps its stream unchanged, so a task means the same in every version
     q, r = np.linalg.qr(np.random.RandomState(seed).standard_normal((dim, dim)))
-    rotation: Array = q * np.sign(np.diag(r))
-    return rotation
+    return q * np.sign(np.diag(r))
 
 
 _Layer = tuple[Array, Array, Array, Array]  # rotation, hidden weights, log-scale weights, shift weights

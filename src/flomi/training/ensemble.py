@@ -105,8 +105,7 @@ def log_mean_off(g: Tensor) -> Tensor:
     off = off_diagonal(g)
     pairs = torch.tensor(off.shape[-2] * off.shape[-1])
     count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else pairs
-    value: Tensor = off.logsumexp((-2, -1)) - count.log()
-    return value
+    return off.logsumexp((-2, -1)) - count.log()
 
 
 class _Contrast(torch.autograd.Function):
