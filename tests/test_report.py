@@ -16,11 +16,13 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+from matplotlib import style
 from matplotlib.figure import Figure
 
 import flomi
 from flomi.report import page as report
 from flomi.report import plots as panels
+from flomi.report.style import STYLE
 from flomi.result import MIEstimate
 
 ATTACK = "<script>alert(1)</script> \"quoted' & $x$"
@@ -130,8 +132,9 @@ class Page(HTMLParser):
 
 def drawn(panel: Callable[..., str], result: MIEstimate) -> tuple[Any, str]:
     """The Axes a panel drew on, and its caption."""
-    ax = Figure().subplots()
-    return ax, panel(ax, result)
+    with style.context(["default", STYLE]):
+        ax = Figure().subplots()
+        return ax, panel(ax, result)
 
 
 def page(tmp_path: Path, result: MIEstimate) -> Page:

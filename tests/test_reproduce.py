@@ -27,6 +27,7 @@ from flomi.reproduce import (
     convergence,
     core,
     framework,
+    fresh_rows,
     is_complete,
     run,
     staircase,
@@ -34,6 +35,7 @@ from flomi.reproduce import (
     write,
 )
 from flomi.reproduce.fairness import MADE
+from flomi.training.model import Model
 
 # Everything twice costs most of the time: these show that a seed is enough, the others do it in `make test-slow`.
 QUICK_TWICE = {"convergence", "depth", "bilinear-speed"}
@@ -161,12 +163,12 @@ def test_convergence_converges() -> None:
 def test_self_pairs_are_only_where_they_are_asked_for() -> None:
     """The trap keeps about one row in its place; the library's scheme none."""
     bound = BOUNDS["flo"]
-    model = core.model_of(QuadraticCritic(2, 2), 2, bound)
+    model = Model(QuadraticCritic(2, 2), (2,), bound)
     x = torch.randn(64, 2)
     generator = torch.Generator().manual_seed(0)
     own = torch.arange(64)[:, None]
     leaky = sweep.with_self_pairs(50)(model, x, x, generator).negatives.partners  # type: ignore[attr-defined]
-    clean = core.derangements(50)(model, x, x, generator).negatives.partners  # type: ignore[attr-defined]
+    clean = fresh_rows.derangements(50)(model, x, x, generator).negatives.partners  # type: ignore[attr-defined]
     assert 20 < int((leaky == own).sum()) < 90
     assert not (clean == own).any()
 
@@ -195,8 +197,10 @@ def test_reading_a_gaussian_critic_is_right() -> None:
         critic.constant[0] = task.mi
         for weight in critic.parameters():
             weight[1] = -weight[0]
-    model = core.model_of(critic, 1, BOUNDS["flo"])
-    found = core.read(model, BOUNDS["flo"], core.fresh(task, np.random.default_rng(0)), n=20_000, block=500)
+    model = Model(critic, (1,), BOUNDS["flo"])
+    found = fresh_rows.read(
+        model, BOUNDS["flo"], fresh_rows.fresh(task, np.random.default_rng(0)), n=20_000, block=500
+    )
     assert found.value == pytest.approx(task.mi, abs=4 * found.stderr) and found.stderr < 0.01
     assert found.plug_in == pytest.approx(task.mi, abs=0.03)
 
@@ -204,13 +208,15 @@ def test_reading_a_gaussian_critic_is_right() -> None:
 def test_learning_on_fresh_rows_learns() -> None:
     task = tasks.base.pairs("pair", (0.9,), 1, 1)
     rng, generator = core.streams(0, "test")
-    model = core.model_of(QuadraticCritic(1, 1), 1, BOUNDS["flo"])
+    model = Model(QuadraticCritic(1, 1), (1,), BOUNDS["flo"])
     seen: list[float] = []
-    rows = core.fresh(task, rng)
-    core.learn(model, BOUNDS["flo"], rows, core.every_pair, generator, steps=500, batch=64, lr=5e-2,
+    rows = fresh_rows.fresh(task, rng)
+    fresh_rows.learn(model, BOUNDS["flo"], rows, fresh_rows.every_pair, generator, steps=500, batch=64, lr=5e-2,
                watch=lambda step, value: seen.append(value))  # fmt: skip
     assert len(seen) == 500
-    assert core.read(model, BOUNDS["flo"], rows, n=5000, block=500).value == pytest.approx(task.mi, abs=0.08)
+    assert fresh_rows.read(model, BOUNDS["flo"], rows, n=5000, block=500).value == pytest.approx(
+        task.mi, abs=0.08
+    )
 
 
 def test_every_bound_is_in_one_group_of_the_staircase() -> None:
@@ -223,9 +229,9 @@ def test_every_bound_is_in_one_group_of_the_staircase() -> None:
 
 def test_batches_at_once_are_the_batches_one_by_one() -> None:
     task = tasks.get("staircase-20-20-2")
-    rows = core.fresh(task, np.random.default_rng(0))
+    rows = fresh_rows.fresh(task, np.random.default_rng(0))
     for group in staircase.alike():
-        model = core.model_of(staircase.critic_for(group[0]), 20, group[0])
+        model = Model(staircase.critic_for(group[0]), (20,), group[0])
         x, y = rows(48)
         found = batch_size.batch_values(model, group, x, y, 16)
         with torch.no_grad():

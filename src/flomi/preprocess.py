@@ -10,15 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RankNormal", "Standardize", "Whiten", "inverse_root"]
-
-_CONSTANT = (
-    1e-6  # relative variance below which `Whiten.reduce` takes a direction for constant: far above rounding
-)
+_CONSTANT = 1e-6  # relative variance below which `Whiten.reduce` takes a direction for constant
 _TAIL = 0.5  # normal scores: from the outermost training value out to the limit, and in to what sets the unit
 
 
-class Standardize(nn.Module):
+class _Fitted(nn.Module):
+    """A map whose fitted numbers are buffers, given by name."""
+
+    def __init__(self, **buffers: Tensor) -> None:
+        super().__init__()
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+
+class Standardize(_Fitted):
     r"""Centre and scale each column by its median and interquartile range.
 
     .. math:: z_j = (x_j - \mathrm{median}_j) / s_j, \qquad s_j = \mathrm{IQR}_j / 1.349
@@ -35,11 +40,6 @@ class Standardize(nn.Module):
     center: Tensor
     scale: Tensor
 
-    def __init__(self, center: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("center", center)
-        self.register_buffer("scale", scale)
-
     @classmethod
     def fit(cls, x: Tensor) -> Standardize:
         x = _rows(x)
@@ -48,13 +48,13 @@ class Standardize(nn.Module):
         iqr = (ordered[(3 * (n - 1) + 2) // 4] - ordered[(n - 1) // 4]) / 1.349
         deviation = x.std(0)
         scale = torch.where(iqr > 0, iqr, torch.where(deviation > 0, deviation, torch.ones_like(iqr)))
-        return cls((ordered[(n - 1) // 2] + ordered[n // 2]) / 2, scale)
+        return cls(center=(ordered[(n - 1) // 2] + ordered[n // 2]) / 2, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) / self.scale
 
 
-class RankNormal(nn.Module):
+class RankNormal(_Fitted):
     r"""Map each column to the normal scores of its ranks, by a continuous and strictly increasing function.
 
     .. math:: z(x) = \Phi^{-1}\big( (r(x) - 1/2) / n \big)
@@ -76,17 +76,10 @@ class RankNormal(nn.Module):
     tensor([-1.1503, -0.3186,  0.0000,  1.1503,  1.6498])
     """
 
-    knots: Tensor
-    scores: Tensor
-    tails: Tensor
-    distinct: Tensor
-
-    def __init__(self, knots: Tensor, scores: Tensor, tails: Tensor, distinct: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("knots", knots)  # [d, K], non-decreasing
-        self.register_buffer("scores", scores)  # [d, K]
-        self.register_buffer("tails", tails)  # [2, d], the b of the lower and of the upper tail
-        self.register_buffer("distinct", distinct)  # [d]
+    knots: Tensor  # [d, K], non-decreasing
+    scores: Tensor  # [d, K]
+    tails: Tensor  # [2, d], the b of the lower and of the upper tail
+    distinct: Tensor  # [d]
 
     @classmethod
     def fit(cls, x: Tensor, max_knots: int = 2048) -> RankNormal:
@@ -97,10 +90,8 @@ class RankNormal(nn.Module):
         distinct = (ordered[:, 1:] > ordered[:, :-1]).sum(-1) + 1
         if n > max_knots:  # positions evenly spaced in score: dense in the tails
             end = -torch.special.ndtri(torch.tensor(0.5 / n, dtype=torch.float64))
-            keep = (
-                n * torch.special.ndtr(end * torch.linspace(-1, 1, max_knots, dtype=end.dtype)) - 0.5
-            ).round()
-            keep = keep.long().unique().to(x.device)
+            shares = torch.special.ndtr(end * torch.linspace(-1, 1, max_knots, dtype=end.dtype))
+            keep = (n * shares - 0.5).round().long().unique().to(x.device)
             ordered, scores = ordered[:, keep], scores[:, keep]
         return cls.of_knots(ordered, scores, distinct)
 
@@ -111,7 +102,7 @@ class RankNormal(nn.Module):
         lower = _last_within(ordered, scores - scores[:, :1] <= _TAIL) - ordered[:, 0]
         upper = ordered[:, -1] + _last_within(-ordered.flip(-1), (scores[:, -1:] - scores).flip(-1) <= _TAIL)
         tails = torch.stack([torch.where(b > 0, b, torch.where(span > 0, span, 1.0)) for b in (lower, upper)])
-        return cls(ordered, scores.to(ordered.dtype), tails, distinct)
+        return cls(knots=ordered, scores=scores.to(ordered.dtype), tails=tails, distinct=distinct)
 
     def forward(self, x: Tensor) -> Tensor:
         v = x.T.contiguous()
@@ -125,7 +116,7 @@ class RankNormal(nn.Module):
         return (z + _TAIL * beyond).T
 
 
-class Whiten(nn.Module):
+class Whiten(_Fitted):
     r"""Rotate and scale so that the columns are uncorrelated with variance about 1.
 
     .. math:: z = S^{-1/2} (x - \bar x), \qquad S = (1 - \lambda) \hat\Sigma + \lambda \, \bar\sigma^2 \mathrm{Id}
@@ -142,11 +133,6 @@ class Whiten(nn.Module):
     center: Tensor
     weight: Tensor
 
-    def __init__(self, center: Tensor, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("center", center)
-        self.register_buffer("weight", weight)
-
     @classmethod
     def fit(cls, x: Tensor, shrink: float | None = None) -> Whiten:
         x = _rows(x)
@@ -162,7 +148,7 @@ class Whiten(nn.Module):
         values, vectors = torch.linalg.eigh((1 - shrink) * cov + shrink * level * torch.eye(d).to(cov))
         floor = torch.where(values[-1] > 0, 1e-10 * values[-1], 1.0)
         weight = vectors / values.clamp(min=floor).sqrt() @ vectors.T
-        return cls(center.to(x.dtype), weight.to(x.dtype))
+        return cls(center=center.to(x.dtype), weight=weight.to(x.dtype))
 
     @classmethod
     def reduce(cls, x: Tensor) -> Whiten:
@@ -171,7 +157,7 @@ class Whiten(nn.Module):
         values, vectors = torch.linalg.eigh((x - center).T @ (x - center) / len(x))
         values[-1:].clamp_(min=1e-12)  # one direction stays
         weight, kept = inverse_root(values, vectors, _CONSTANT)
-        return cls(center, weight @ vectors.T if kept.all() else weight)
+        return cls(center=center, weight=weight @ vectors.T if kept.all() else weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) @ self.weight

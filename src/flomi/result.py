@@ -119,10 +119,8 @@ class MIEstimate:
 
     def _repr_html_(self) -> str:
         """The short table that a notebook shows, with the warnings in full."""
-        mi, stderr, low, high, least, bound, spread = (
-            number(v, self.stderr)
-            for v in (self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr)
-        )
+        values = self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr
+        mi, stderr, low, high, least, bound, spread = (number(v, self.stderr) for v in values)
         rows = [
             ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
             ("at least", f"{least} {self.units} ({self.percent} confidence)"),
@@ -141,23 +139,14 @@ class MIEstimate:
         if units == self.units:
             return self
         k = 1 / NATS_PER_BIT if units == "bits" else NATS_PER_BIT
-        scaled: dict[str, Any] = {
-            name: getattr(self, name) * k
-            for name in ("mi", "stderr", "lower_bound", "bound", "bound_stderr", "plug_in", "pmi")
-        }
-        entries = {
-            name: {**c, "bound": c["bound"] * k, "stderr": c["stderr"] * k}
-            for name, c in self.candidates.items()
-        }
-        curves = [
-            {
-                **h,
-                "train": [v * k for v in h["train"]],
-                "validation": [v * k for v in h["validation"]],
-                "ceiling": None if h["ceiling"] is None else h["ceiling"] * k,
-            }
-            for h in self.history
-        ]
+        names = ("mi", "stderr", "lower_bound", "bound", "bound_stderr", "plug_in", "pmi")
+        scaled: dict[str, Any] = {name: getattr(self, name) * k for name in names}
+        entries, curves = {}, []
+        for name, c in self.candidates.items():
+            entries[name] = {**c, "bound": c["bound"] * k, "stderr": c["stderr"] * k}
+        for h in self.history:
+            read = {name: [v * k for v in h[name]] for name in ("train", "validation")}
+            curves.append({**h, **read, "ceiling": None if h["ceiling"] is None else h["ceiling"] * k})
         ci = (self.ci[0] * k, self.ci[1] * k)
         return dataclasses.replace(
             self, ci=ci, candidates=entries, history=curves, units=units, **scaled,

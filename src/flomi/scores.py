@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,18 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from flomi.bounds import Negatives, Scores, off_diagonal
 from flomi.critics.base import PairScorer
-
-__all__ = [
-    "NEGATIVES",
-    "Dense",
-    "Streamed",
-    "Table",
-    "derangements",
-    "score",
-    "shifts",
-    "table_scores",
-]
-
 
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 PAIRS = 2**13  # the same one by one, each with the numbers of a network's layers
@@ -46,7 +35,7 @@ class Dense:
         return self.matrix.shape[0] - 1
 
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
-        own = _near_diagonal(len(self.matrix), drop, self.matrix.device)
+        own = near_diagonal(len(self.matrix), drop, self.matrix.device)
         return _lse_others(self.matrix, own, 1 if over == "y" else 0) - math.log(self.count - drop)
 
     def lme_all(self) -> Tensor:
@@ -106,9 +95,8 @@ class Streamed:
 
     def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
         if over == "y":
-            rows = [
-                self._each(start, lambda g, own: _lse_others(g, own, 1), drop) for start in self._starts()
-            ]
+            starts = self._starts()
+            rows = [self._each(start, lambda g, own: _lse_others(g, own, 1), drop) for start in starts]
             return torch.cat(rows) - math.log(self.count - drop)
         total: Tensor | None = None
         for start in self._starts():
@@ -133,7 +121,7 @@ class Streamed:
         return iter(range(0, len(self.a), self.chunk))
 
     def _each(self, start: int, reduce: Callable[[Tensor, Tensor], Tensor], drop: int = 0) -> Tensor:
-        own = _near_diagonal(len(self.b), drop, self.b.device, start, min(start + self.chunk, len(self.a)))
+        own = near_diagonal(len(self.b), drop, self.b.device, start, min(start + self.chunk, len(self.a)))
 
         def run(a: Tensor, b: Tensor) -> Tensor:
             return reduce(self.critic.matrix(a, b), own)
@@ -144,9 +132,7 @@ class Streamed:
         return run(a, self.b)
 
 
-def _near_diagonal(
-    n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None
-) -> Tensor:
+def near_diagonal(n: int, drop: int, device: torch.device, start: int = 0, stop: int | None = None) -> Tensor:
     """Mask of the diagonal, and of the `drop` entries to its right (cyclically), for rows start to stop."""
     rows = (n if stop is None else stop) - start
     mask = torch.zeros(rows, n, dtype=torch.bool, device=device)
@@ -189,38 +175,26 @@ def _take(b: Tensor, partners: Tensor) -> Tensor:
     return b.index_select(0, partners.reshape(-1)).view(*partners.shape, *b.shape[1:])
 
 
-def _all(
-    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
+def _drawn(
+    draw: Callable[..., Tensor],
+    critic: PairScorer,
+    a: Tensor,
+    b: Tensor,
+    m: int,
+    chunk: int,
+    generator: torch.Generator | None,
 ) -> Negatives:
-    return Dense(critic.matrix(a, b))
-
-
-def _chunked(
-    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
-) -> Negatives:
-    return Streamed(critic, a, b, chunk)
-
-
-def _shifts(
-    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
-) -> Negatives:
-    partners = shifts(len(a), m, generator).to(a.device)
-    return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
-
-
-def _derangements(
-    critic: PairScorer, a: Tensor, b: Tensor, m: int, chunk: int, generator: torch.Generator | None
-) -> Negatives:
-    partners = derangements(len(a), m, generator).to(a.device)
+    """m partners a row, as `draw` draws them."""
+    partners = draw(len(a), m, generator).to(a.device)
     return Table(critic.pairs(a[:, None], _take(b, partners)), partners)
 
 
 Scheme = Callable[[PairScorer, Tensor, Tensor, int, int, "torch.Generator | None"], Negatives]
 NEGATIVES: dict[str, Scheme] = {
-    "all": _all,
-    "chunked": _chunked,
-    "shifts": _shifts,
-    "derangements": _derangements,
+    "all": lambda critic, a, b, m, chunk, generator: Dense(critic.matrix(a, b)),
+    "chunked": lambda critic, a, b, m, chunk, generator: Streamed(critic, a, b, chunk),
+    "shifts": partial(_drawn, shifts),
+    "derangements": partial(_drawn, derangements),
 }
 
 
@@ -297,10 +271,8 @@ def table_scores(critic: PairScorer, a: Tensor, b: Tensor, partners: Tensor, exa
     n, m = partners.shape
     if m == n - 1 or (exact and m > n // SPARSE):
         step = max(1, BLOCK // n)
-        blocks = [
-            critic.matrix(a[i : i + step], b).gather(1, partners[i : i + step]) for i in range(0, n, step)
-        ]
-    else:
-        step = max(1, PAIRS // max(1, m))
-        blocks = [critic.pairs(a[i : i + step, None], b[partners[i : i + step]]) for i in range(0, n, step)]
-    return torch.cat(blocks)
+        parts = zip(a.split(step), partners.split(step), strict=True)
+        return torch.cat([critic.matrix(rows, b).gather(1, mine) for rows, mine in parts])
+    step = max(1, PAIRS // max(1, m))
+    parts = zip(a.split(step), partners.split(step), strict=True)
+    return torch.cat([critic.pairs(rows[:, None], b[mine]) for rows, mine in parts])

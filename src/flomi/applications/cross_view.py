@@ -120,12 +120,8 @@ def held_out(model: TwoViews, loss: losses.ContrastiveLoss, views: Views, block:
     """
     blocks = math.ceil(len(views) / block)
     size = len(views) // blocks
-    query, key = model(views.x, views.y)
-    values = [
-        loss.value(q, k)
-        for q, k in zip(query[: blocks * size].split(size), key[: blocks * size].split(size), strict=True)
-    ]
-    return float(torch.stack(values).mean())
+    query, key = (side[: blocks * size].split(size) for side in model(views.x, views.y))
+    return float(torch.stack([loss.value(q, k) for q, k in zip(query, key, strict=True)]).mean())
 
 
 def shared(features: Tensor, **options: Any) -> MIEstimate:

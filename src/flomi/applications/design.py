@@ -249,10 +249,8 @@ def pce(
     rest = torch.cat(others)
     lower = (own - torch.logaddexp(own, rest)).double() + math.log(contrasts + 1)
     upper = (own - rest).double() + math.log(contrasts)
-    (low, low_error), (high, high_error) = (
-        (float(v.mean()), float(v.std()) / math.sqrt(n)) for v in (lower, upper)
-    )
-    return Reference(low, low_error, high, high_error)
+    ends = [(float(v.mean()), float(v.std()) / math.sqrt(n)) for v in (lower, upper)]
+    return Reference(*ends[0], *ends[1])
 
 
 # Improving it --------------------------------------------------------------------------------------------------------
@@ -360,12 +358,8 @@ def optimise_design(
     """
     experiment = Static(simulator, start, low, high)
     path = [experiment.design]
-    options = {
-        "learn": experiment.parameters(),
-        "watch": lambda _: path.append(experiment.design),
-        **options,
-    }
-    fit(experiment, prior, bound, **options)
+    watch = {"learn": experiment.parameters(), "watch": lambda _: path.append(experiment.design)}
+    fit(experiment, prior, bound, **{**watch, **options})
     return Optimised(path[-1], torch.stack(path))
 
 
@@ -419,11 +413,9 @@ def from_pyro(
             return flat(sites(model, many(example, n), theta)).detach()
 
     def simulator(draw: Tensor, design: Tensor) -> Tensor:
-        parts = draw.split([math.prod(shape) for shape in shapes], 1)
-        known = {
-            name: part.reshape(len(draw), *shape)
-            for name, part, shape in zip(theta, parts, shapes, strict=True)
-        }
+        parts = zip(draw.split([math.prod(shape) for shape in shapes], 1), shapes, strict=True)
+        values = [part.reshape(len(draw), *shape) for part, shape in parts]
+        known = dict(zip(theta, values, strict=True))
         return flat(sites(condition(model, data=known), many(design, len(draw)), observations))
 
     return prior, simulator

@@ -179,8 +179,7 @@ class FERMI(nn.Module):
         mean = self.joint / self.weight
         root = mean.sum(0).clamp_min(1e-6).rsqrt()
         best = (mean * root).T / mean.sum(1).clamp_min(1e-6)  # W [classes, 2], the maximiser for the averages
-        value: Tensor = 2 * (best.T * joint * root).sum() - (best.square() * joint.sum(1)).sum() - 1
-        return value
+        return 2 * (best.T * joint * root).sum() - (best.square() * joint.sum(1)).sum() - 1
 
 
 LEAKS = ("flo", "fdv", "infonce", "nwj", "tuba")  # bounds of which there is a penalty

@@ -164,8 +164,7 @@ class MAML(nn.Module):
         def one(x: Tensor, y: Tensor, new_x: Tensor) -> Tensor:
             return self._predict(self.adapt(x, y), new_x)
 
-        found: Tensor = vmap(one)(x, y, new_x)
-        return found
+        return vmap(one)(x, y, new_x)
 
     def _predict(self, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         found: Tensor = functional_call(self.net, parameters, (x[:, None],))

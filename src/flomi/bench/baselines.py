@@ -104,10 +104,8 @@ def gaussian(x: Array, y: Array, seed: int) -> Answer:
 
 def _orthonormal(side: Array) -> Array:
     """An orthonormal basis of the centred columns, without the directions in which they don't vary."""
-    scale = side.std(axis=0)
-    u, s, _ = np.linalg.svd((side - side.mean(axis=0)) / np.where(scale > 0, scale, 1), full_matrices=False)
-    basis: Array = u[:, s > 1e-9 * max(s.max(initial=0.0), 1e-300)]
-    return basis
+    u, s, _ = np.linalg.svd(_standard(side), full_matrices=False)
+    return u[:, s > 1e-9 * max(s.max(initial=0.0), 1e-300)]
 
 
 def ksg(x: Array, y: Array, seed: int, k: int = 3) -> Answer:
@@ -151,9 +149,8 @@ def histogram(x: Array, y: Array, seed: int) -> Answer:
             f"{SETTINGS.rows_a_cell * SETTINGS.least_bins**columns:,} rows"
         )
     of_x, of_y = (_cells(side, bins) for side in (x, y))
-    _, of_xy, joint = np.unique(
-        np.stack([of_x, of_y], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+    both = np.stack([of_x, of_y], axis=1)
+    _, of_xy, joint = np.unique(both, axis=0, return_inverse=True, return_counts=True)
     count_x, count_y = np.bincount(of_x), np.bincount(of_y)
     pmi = np.log(n * joint[of_xy.reshape(-1)] / (count_x[of_x] * count_y[of_y]))
     excess = (len(joint) - len(count_x) - len(count_y) + 1) / (2 * n)
@@ -163,11 +160,11 @@ def histogram(x: Array, y: Array, seed: int) -> Answer:
 def _cells(side: Array, bins: int) -> npt.NDArray[np.intp]:
     """The cell of each row, numbered 0, 1, ... without gaps."""
     inner = np.quantile(side, np.arange(1, bins) / bins, axis=0)
-    place = np.stack(
-        [np.searchsorted(inner[:, j], side[:, j], side="right") for j in range(side.shape[1])], axis=1
-    )
-    cells: npt.NDArray[np.intp] = np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
-    return cells
+    bin_of = [
+        np.searchsorted(cuts, column, side="right") for cuts, column in zip(inner.T, side.T, strict=True)
+    ]
+    place = np.stack(bin_of, axis=1)
+    return np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def kde(x: Array, y: Array, seed: int) -> Answer:

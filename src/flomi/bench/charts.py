@@ -15,7 +15,6 @@ from flomi.report.style import BLUE, GREY, INK, ORANGE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bias", "coverage", "errors", "height", "main_size", "time"]
 
 SHADES = ("#b9d7ea", "#5aa5d3", BLUE, "#003f66")  # of sizes, small to large
 FLOOR = 1e-3  # errors and biases below this are drawn there
@@ -34,23 +33,9 @@ def main_size(rows: Frame) -> int:
 
 def errors(ax: Axes, rows: Frame) -> str:
     """Mean absolute error, a dot a size."""
-    names = _lines(ax, rows)
-    for shade, n in _sizes(rows):
-        mine = rows[rows.n == n]
-        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
-        ax.plot(
-            np.maximum(mine.error, FLOOR),
-            places,
-            "o",
-            color=shade,
-            ms=5,
-            mec="white",
-            mew=0.5,
-            label=f"{n:,}",
-        )
+    _dots(ax, rows, np.maximum(rows.error, FLOOR))
     ax.set_xscale("log")
-    ax.set_title("Error", loc="left")
-    ax.set(xlabel="mean absolute error, nats")
+    ax.set(xlabel="mean absolute error, nats", title="Error")
     _legend(ax)
     return (
         "Mean absolute error over tasks, the best at the top, a dot for each number of rows. Estimators that could not "
@@ -75,8 +60,7 @@ def bias(ax: Axes, rows: Frame) -> str:
     reach = float(np.nanmax(np.abs(mine.bias.replace([np.inf, -np.inf], np.nan)))) if len(mine) else 1.0
     limit = min(max(2 * reach, 0.2), 20)
     ax.set_xlim(-limit, limit)
-    ax.set_title(f"Bias and spread, {n:,} rows", loc="left")
-    ax.set(xlabel="mean error, nats")
+    ax.set(xlabel="mean error, nats", title=f"Bias and spread, {n:,} rows")
     seeds = " The bar is one standard deviation between seeds." if mine.spread.notna().any() else ""
     return (
         f"Mean signed error: blue below the truth, orange above.{seeds} The scale is logarithmic beyond 0.1."
@@ -99,7 +83,7 @@ def time(ax: Axes, rows: Frame) -> str:
             best = error
             ax.annotate(name, (seconds, error), xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.margins(x=0.25, y=0.1)
-    ax.set_title(f"Time against error, {n:,} rows", loc="left")
+    ax.set_title(f"Time against error, {n:,} rows")
     ax.set(xlabel="median seconds a cell, one thread", ylabel="mean absolute error, nats")
     ax.grid()
     return (
@@ -111,15 +95,10 @@ def time(ax: Axes, rows: Frame) -> str:
 def coverage(ax: Axes, rows: Frame) -> str:
     """Share of 95 % intervals that hold the truth, a dot a size."""
     rows = rows[rows.intervals > 0]
-    names = _lines(ax, rows)
-    for shade, n in _sizes(rows):
-        mine = rows[rows.n == n]
-        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
-        ax.plot(mine.coverage, places, "o", color=shade, ms=5, mec="white", mew=0.5, label=f"{n:,}")
+    _dots(ax, rows, rows.coverage)
     ax.axvline(0.95, color=INK, lw=0.8, ls=(0, (5, 3)))
     ax.set_xlim(-0.04, 1.04)
-    ax.set_title("Coverage of 95 % intervals", loc="left")
-    ax.set(xlabel="share that holds the truth")
+    ax.set(xlabel="share that holds the truth", title="Coverage of 95 % intervals")
     _legend(ax)
     note = ""
     if (count := int(rows.certificates.sum())) > 0:
@@ -128,6 +107,15 @@ def coverage(ax: Axes, rows: Frame) -> str:
         "Share of 95 % intervals that hold the true MI; the dashed line is what is promised. An interval around a bound "
         f"counts sampling noise only, so a bound that is too low misses.{note}"
     )
+
+
+def _dots(ax: Axes, rows: Frame, values: Frame) -> None:
+    """A line for each estimator and read-out, and on it a dot for each size."""
+    names = _lines(ax, rows)
+    for shade, n in _sizes(rows):
+        mine = rows[rows.n == n]
+        places = [names[pair] for pair in zip(mine.estimator, mine.readout, strict=True)]
+        ax.plot(values[mine.index], places, "o", color=shade, ms=5, mec="white", mew=0.5, label=f"{n:,}")
 
 
 def _lines(ax: Axes, rows: Frame) -> dict[tuple[str, str], int]:
@@ -157,12 +145,8 @@ def _legend(ax: Axes) -> None:
     """Below the axes, where it hides no dot."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        ax.figure.legend(
-            handles,
-            [f"{label} rows" for label in labels],
-            loc="outside lower center",
-            ncols=min(len(labels), 6),
-        )
+        words = [f"{label} rows" for label in labels]
+        ax.figure.legend(handles, words, loc="outside lower center", ncols=min(len(labels), 6))
 
 
 def _color(row: Any) -> str:

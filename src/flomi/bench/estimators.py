@@ -19,8 +19,6 @@ from typing import Any, Literal
 from flomi.bench.baselines import Answer, Array, NotApplicable, gaussian, histogram, kde, ksg
 from flomi.support.names import suggestion
 
-__all__ = ["GROUPS", "Estimator", "catalogue", "expand", "resolve"]
-
 GROUPS = ("flomi", "critics", "baselines", "bounds")
 
 
@@ -53,33 +51,22 @@ def catalogue() -> dict[str, Estimator]:
         Estimator("auto", "flomi.estimate at its defaults", "flomi", _flomi),
         Estimator("auto-fast", 'flomi.estimate with effort="fast"', "flomi", partial(_flomi, effort="fast")),
         Estimator("gaussian", "canonical correlations, as if the data were Gaussian", "baselines", gaussian),
-        *(
-            Estimator(f"ksg-{k}", f"{k} nearest neighbours (KSG)", "baselines", partial(ksg, k=k))
-            for k in (3, 5, 10)
-        ),
+    ]
+    for k in (3, 5, 10):
+        rows.append(Estimator(f"ksg-{k}", f"{k} nearest neighbours (KSG)", "baselines", partial(ksg, k=k)))
+    rows += [
         Estimator("histogram", "bins of equal frequency, few columns only", "baselines", histogram),
         Estimator("kde", "Gaussian kernel densities, few columns only", "baselines", kde),
-        *(
-            Estimator(
-                bound.name,
-                f"{sides[bound.side]}; {bound.reference}",
-                "bounds",
-                partial(variational, bound=bound.name),
-                needs_py=bound.known_marginal,
-            )
-            for bound in BOUNDS.values()
-        ),
-        *(
-            Estimator(
-                f"critic:{kind.name}",
-                f"flomi.estimate with this critic alone: {kind.about}",
-                "critics",
-                partial(_critic, critic=kind.name),
-            )
-            for kind in CRITICS.values()
-            if kind.build is None
-        ),
     ]
+    for bound in BOUNDS.values():
+        about = f"{sides[bound.side]}; {bound.reference}"
+        run = partial(variational, bound=bound.name)
+        rows.append(Estimator(bound.name, about, "bounds", run, needs_py=bound.known_marginal))
+    for kind in CRITICS.values():
+        if kind.build is None:
+            about = f"flomi.estimate with this critic alone: {kind.about}"
+            run = partial(_critic, critic=kind.name)
+            rows.append(Estimator(f"critic:{kind.name}", about, "critics", run))
     return {row.name: row for row in rows}
 
 

@@ -13,8 +13,6 @@ from flomi.bench.results import FAILED, SKIPPED
 from flomi.bench.summary import Frame
 from flomi.report.webpage import inline_svg, need, render, save
 
-__all__ = ["write_page"]
-
 WIDTH = 3.8  # inches: text is legible where a figure fills the screen of a phone, and on half of a laptop's
 
 
@@ -30,9 +28,8 @@ def write_page(table: Frame, path: str | Path) -> Path:
 
 def _page(table: Frame) -> str:
     board, found = summary.leaderboard(table), summary.readouts(table)
-    suites = (
-        [_suite(str(name), rows, table, found) for name, rows in board.groupby("suite")] if len(board) else []
-    )
+    by_suite = board.groupby("suite") if len(board) else ()
+    suites = [_suite(str(name), rows, table, found) for name, rows in by_suite]
     return render(
         "bench.html.j2",
         suites=suites,
@@ -90,20 +87,12 @@ def _suite(name: str, rows: Frame, table: Frame, found: Frame) -> dict[str, Any]
 
 
 def _errors_by_task(frame: Frame, n: int) -> dict[str, Any]:
-    return {
-        "n": n,
-        "columns": [
-            (name, readout if readout == summary.PLUG_IN else "") for name, readout in frame.columns[1:]
-        ],
-        "rows": [
-            {
-                "task": task,
-                "truth": line.iloc[0],
-                "errors": [(value, _tint(value)) for value in line.iloc[1:]],
-            }
-            for task, line in frame.iterrows()
-        ],
-    }
+    columns = [(name, readout if readout == summary.PLUG_IN else "") for name, readout in frame.columns[1:]]
+    rows = []
+    for task, line in frame.iterrows():
+        errors = [(value, _tint(value)) for value in line.iloc[1:]]
+        rows.append({"task": task, "truth": line.iloc[0], "errors": errors})
+    return {"n": n, "columns": columns, "rows": rows}
 
 
 def _tint(error: float) -> str:

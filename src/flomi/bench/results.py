@@ -13,8 +13,6 @@ from typing import Any, BinaryIO
 
 from flomi.support.files import write_whole
 
-__all__ = ["COLUMNS", "FAILED", "SKIPPED", "Key", "Results", "read"]
-
 COLUMNS = (
     "suite", "task", "dim_x", "dim_y", "n", "seed", "estimator", "estimate", "stderr", "ci_low", "ci_high", "lower_bound",
     "bound", "plug_in", "true_mi", "verdict", "seconds", "peak_mb", "version", "note",

@@ -6,9 +6,9 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -21,8 +21,6 @@ from flomi.bench.results import FAILED, SKIPPED, Key, opened
 from flomi.parallel import one_thread
 from flomi.support.names import suggestion
 from flomi.tasks import SUITES, Task, consistency, suite
-
-__all__ = ["DEFAULT_ESTIMATORS", "Outcome", "names_of_suites", "run", "tasks_of"]
 
 #: What runs unless told otherwise: flomi's own fast estimate, and these groups.
 DEFAULT_ESTIMATORS = ("auto-fast", "baselines", "bounds")
@@ -110,28 +108,20 @@ def run(
         kept = Counter(results.rows[key]["version"] for key in set(wanted) - set(todo))
         # batches would hold back finished rows, and a kill would lose them
         rows = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
-            delayed(cell)(*_fields(key)) for key in todo
+            delayed(cell)(*astuple(key)) for key in todo
         )
         for row in tqdm(rows, total=len(todo), desc=suite, unit="cell", disable=not progress, smoothing=0.1):
             results.add(row)
         results.finish()
-        skipped, failed = (
-            [key for key in wanted if results.rows[key]["verdict"] == verdict]
-            for verdict in (SKIPPED, FAILED)
-        )
-        first = [
-            f"{key.estimator} on {key.task}, {key.n} rows, seed {key.seed}: {results.rows[key]['note']}"
-            for key in failed[:1]
-        ]
-    return Outcome(
-        len(wanted),
-        len(wanted) - len(todo),
-        len(skipped),
-        len(failed),
-        path,
-        first_failure="".join(first),
-        versions={version: kept[version] for version in sorted(kept) if version != __version__},
-    )
+        verdicts = [results.rows[key]["verdict"] for key in wanted]
+        first = ""
+        if FAILED in verdicts:
+            key = wanted[verdicts.index(FAILED)]
+            note = results.rows[key]["note"]
+            first = f"{key.estimator} on {key.task}, {key.n} rows, seed {key.seed}: {note}"
+    skipped, failed = verdicts.count(SKIPPED), verdicts.count(FAILED)
+    versions = {version: kept[version] for version in sorted(kept) if version != __version__}
+    return Outcome(len(wanted), len(wanted) - len(todo), skipped, failed, path, first, versions)
 
 
 def cell(suite: str, task: str, n: int, seed: int, estimator: str) -> dict[str, Any]:
@@ -187,14 +177,9 @@ def _wanted(
     for what, values, least in (("sizes", sizes, 1), ("seeds", seeds, 0)):
         if not values or min(values) < least:
             raise ValueError(f"{what} must be whole numbers from {least} up; found {list(values)}")
-    order = product(
-        sorted(set(sizes)), sorted(set(seeds)), [t for t in known if not chosen or t in chosen], estimators
-    )
+    picked = [task for task in known if not chosen or task in chosen]
+    order = product(sorted(set(sizes)), sorted(set(seeds)), picked, estimators)
     return [Key(name, task, n, seed, estimator) for n, seed, task, estimator in order]
-
-
-def _fields(key: Key) -> Iterable[Any]:
-    return (key.suite, key.task, key.n, key.seed, key.estimator)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +14,8 @@ from flomi.tasks import consistency
 
 Frame: TypeAlias = Any  # a pandas DataFrame or Series, whose columns the type checker doesn't know by name
 
-__all__ = ["by_task", "consistency_table", "from_accuracy", "leaderboard", "load", "markdown", "readouts"]
 
-NUMBERS = [
-    name for name in COLUMNS if name not in ("suite", "task", "estimator", "verdict", "version", "note")
-]
+WORDS = ("suite", "task", "estimator", "verdict", "version", "note")
 KEY = ["suite", "task", "n", "seed", "estimator"]
 BOUND, PLUG_IN, ESTIMATE = "bound", "plug-in", "estimate"
 
@@ -38,7 +36,7 @@ def load(paths: Iterable[str | Path]) -> Frame:
         else:
             frames.append(pd.DataFrame(read(path), columns=list(COLUMNS)))
     table = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
-    for name in NUMBERS:
+    for name in set(COLUMNS) - set(WORDS):
         table[name] = pd.to_numeric(table[name])
     table = table.drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)
     if table.empty:
@@ -54,15 +52,8 @@ def from_accuracy(frame: Frame) -> Frame:
     """
     from flomi.estimator import MIEstimator
 
-    new = frame.rename(
-        columns={
-            "truth": "true_mi",
-            "mi": "estimate",
-            "low": "ci_low",
-            "high": "ci_high",
-            "versions": "version",
-        }
-    )
+    names = {"truth": "true_mi", "mi": "estimate", "low": "ci_low", "high": "ci_high", "versions": "version"}
+    new = frame.rename(columns=names)
     default = MIEstimator().get_params()
     effort = frame["effort"].map(lambda name: "" if name == default["effort"] else f"-{name}")
     critic = frame["critic_asked"].map(lambda name: name if name == default["critic"] else f"critic-{name}")
@@ -86,9 +77,8 @@ def readouts(table: Frame) -> Frame:
         two = bool((mine.bound == mine.estimate).all())
         main = mine.assign(readout=BOUND if two else ESTIMATE, value=mine.estimate)
         known = mine.true_mi.notna()
-        main["covered"] = _where(
-            known & mine.ci_low.notna(), (mine.ci_low <= mine.true_mi) & (mine.true_mi <= mine.ci_high)
-        )
+        inside = (mine.ci_low <= mine.true_mi) & (mine.true_mi <= mine.ci_high)
+        main["covered"] = _where(known & mine.ci_low.notna(), inside)
         main["exceeded"] = _where(known & mine.lower_bound.notna(), mine.lower_bound > mine.true_mi)
         parts.append(main)
         if two and not np.allclose(mine.plug_in, mine.bound, rtol=1e-6, equal_nan=True):
@@ -150,13 +140,10 @@ def by_task(table: Frame, suite: str, n: int) -> Frame:
 def errors_of(rows: Frame, board: Frame, suite: str, n: int) -> Frame:
     """As `by_task`, from the read-outs and the leaderboard."""
     rows = rows[(rows.suite == suite) & (rows.n == n)]
-    errors = rows.pivot_table(
-        index="task", columns=["estimator", "readout"], values="error", aggfunc="mean", sort=False
-    )
+    errors = rows.pivot_table("error", "task", ["estimator", "readout"], aggfunc="mean", sort=False)
     mine = board[(board.suite == suite) & (board.n == n)]
-    errors = errors[
-        [pair for pair in zip(mine.estimator, mine.readout, strict=True) if pair in errors.columns]
-    ]
+    best_first = zip(mine.estimator, mine.readout, strict=True)
+    errors = errors[[pair for pair in best_first if pair in errors.columns]]
     errors.insert(0, ("truth", ""), rows.groupby("task").true_mi.first())
     return errors
 
@@ -176,20 +163,8 @@ def consistency_table(table: Frame) -> Frame:
         for task, value in zip(cells.task, cells.value, strict=True):
             _, kind, top = task.rsplit("-", 2)
             values[kind, int(top)] = float(value)
-        found += [
-            {
-                "suite": suite,
-                "n": int(n),
-                "estimator": estimator,
-                "readout": readout,
-                "seed": seed,
-                "test": r.test,
-                "ratio": r.ratio,
-                "expected": r.expected,
-                "error": r.error,
-            }
-            for r in consistency.ratios(values)
-        ]
+        cell = {"suite": suite, "n": int(n), "estimator": estimator, "readout": readout, "seed": seed}
+        found += [{**cell, **asdict(ratio), "error": ratio.error} for ratio in consistency.ratios(values)]
     frame = pd.DataFrame(found)
     if frame.empty:
         return frame
@@ -203,16 +178,8 @@ def markdown(table: Frame) -> str:
     for suite, rows in board.groupby("suite") if len(board) else ():
         sizes = sorted(rows.n.unique())
         blocks.append(_heading(str(suite), table))
-        head = [
-            "estimator",
-            "read-out",
-            *(f"{n:,} rows" for n in sizes),
-            "bias",
-            "coverage",
-            "tasks",
-            "seconds",
-        ]
-        lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+        by_size = [f"{n:,} rows" for n in sizes]
+        lines = [["estimator", "read-out", *by_size, "bias", "coverage", "tasks", "seconds"]]
         for (estimator, readout), cells in ranked(rows):
             last = cells.loc[cells.n.idxmax()]
             errors = {int(n): value for n, value in zip(cells.n, cells.error, strict=True)}
@@ -221,30 +188,34 @@ def markdown(table: Frame) -> str:
                 [estimator, readout, *(shown(errors.get(n)) for n in sizes), shown(last.bias, sign=True), coverage,
                  f"{last.tasks} of {last.of}", f"{last.seconds:.1f}"]
             )  # fmt: skip
-        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(_table(lines))
     checks = consistency_table(table)
     for (suite, n), rows in checks.groupby(["suite", "n"]) if len(checks) else ():
         blocks.append(f"### {suite}, {n:,} rows\n\nRatios, and what they must be.")
         tests = list(dict.fromkeys(rows.test))
         expected = rows.groupby("test").expected.first()
-        head = ["estimator", "read-out", *(f"{test} ({_must(test, expected[test])})" for test in tests)]
-        lines = [head, ["---", "---", *["---:"] * len(tests)]]
+        lines = [["estimator", "read-out", *(f"{test} ({_must(test, expected[test])})" for test in tests)]]
         for (estimator, readout), cells in rows.groupby(["estimator", "readout"], sort=False):
             ratio = dict(zip(cells.test, cells.ratio, strict=True))
             lines.append([str(estimator), str(readout), *(shown(ratio.get(test)) for test in tests)])
-        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(_table(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def _table(lines: list[list[str]]) -> str:
+    """Markdown of a head and rows: two columns of names, the others numbers."""
+    marks = ["---", "---", *["---:"] * (len(lines[0]) - 2)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], marks, *lines[1:]))
 
 
 def ranked(rows: Frame) -> list[tuple[tuple[str, str], Frame]]:
     """One suite's leaderboard by estimator and read-out: complete ones first, then by error at the largest size."""
-    groups = [(key, cells) for key, cells in rows.groupby(["estimator", "readout"], sort=False)]
 
     def rank(item: tuple[Any, Frame]) -> tuple[int, bool, float]:
         last = item[1].loc[item[1].n.idxmax()]
         return -int(last.n), bool(last.partial), float(last.error)
 
-    return sorted(groups, key=rank)
+    return sorted(rows.groupby(["estimator", "readout"], sort=False), key=rank)
 
 
 def shown(value: float | None, sign: bool = False) -> str:
@@ -257,8 +228,7 @@ def shown(value: float | None, sign: bool = False) -> str:
         return ""
     size = abs(value)
     form = "{:{s}.3f}" if size < 10 else "{:{s}.1f}" if size < 1000 else "{:{s}.2g}"
-    text = form.format(value, s="+" if sign else "")
-    return text
+    return form.format(value, s="+" if sign else "")
 
 
 def _must(test: str, expected: float) -> str:

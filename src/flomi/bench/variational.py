@@ -23,8 +23,6 @@ from flomi.support.settings import UNMEASURED, setting
 from flomi.training.bound import BoundTraining, fit_network
 from flomi.training.model import Model
 
-__all__ = ["SETTINGS", "variational"]
-
 
 @dataclass(frozen=True)
 class VariationalSettings:
@@ -95,22 +93,17 @@ def variational(
         if log_py is not None and row.known_marginal:
             critic.log_marginal = _log_marginal(log_py, prepare_y)  # type: ignore[arg-type, assignment]
         model = Model(critic, (x.shape[1],), row)
-        fit_network(model, row, training, validation, _training(), seed)
+        s = SETTINGS
+        budget = BoundTraining(
+            s.steps, batch_size=s.batch_size, negatives="shifts", m=s.m, patience=s.patience
+        )
+        fit_network(model, row, training, validation, budget, seed)
         model.eval()
         with torch.no_grad():
             scores = _test_scores(model, *test, generator)
             values, pmi = row.value(scores).double(), row.pmi(scores).double()
-    value = float(values.mean())
-    return Answer.of(
-        value, float(values.std()) / math.sqrt(len(values)), bound=value, plug_in=float(pmi.mean())
-    )
-
-
-def _training() -> BoundTraining:
-    s = SETTINGS
-    return BoundTraining(
-        steps=s.steps, batch_size=s.batch_size, negatives="shifts", m=s.m, patience=s.patience
-    )
+    value, stderr = float(values.mean()), float(values.std()) / math.sqrt(len(values))
+    return Answer.of(value, stderr, bound=value, plug_in=float(pmi.mean()))
 
 
 def _test_scores(model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Scores:

@@ -12,8 +12,6 @@ import typer
 from flomi._version import __version__
 from flomi.cli.outputs import Interrupted, check_writable
 
-__all__ = ["bench"]
-
 bench = typer.Typer(
     help="Run estimators where the truth is known, and show how they did.",
     rich_markup_mode=None,
@@ -136,23 +134,24 @@ def show(
     from flomi.bench.estimators import GROUPS
 
     if suite is not None:
-        tasks = tasks_of(suite)
-        width = max(len(task.name) for task in tasks)
-        for task in tasks:
+        tasks = {}
+        for task in tasks_of(suite):
             mi = getattr(task, "mi", None)
             truth = "MI not known" if mi is None else f"{mi:.5f} nats"
-            typer.echo(f"{task.name:<{width}}  {task.dim_x} x {task.dim_y}  {truth}")
+            tasks[task.name] = f"{task.dim_x} x {task.dim_y}  {truth}"
+        _echo(tasks)
         return
     typer.echo("Suites:")
-    width = max(map(len, _SUITES))
-    for name, about in _SUITES.items():
-        typer.echo(f"  {name:<{width}}  {about}")
-    typer.echo("")
-    typer.echo(f"Estimators (and the groups {', '.join(GROUPS)}):")
-    known = catalogue()
-    width = max(map(len, known))
-    for name, estimator in known.items():
-        typer.echo(f"  {name:<{width}}  {estimator.about}")
+    _echo(_SUITES, "  ")
+    typer.echo(f"\nEstimators (and the groups {', '.join(GROUPS)}):")
+    _echo({name: estimator.about for name, estimator in catalogue().items()}, "  ")
+
+
+def _echo(lines: dict[str, str], margin: str = "") -> None:
+    """Names, and beside them in a column what there is to say."""
+    width = max(map(len, lines))
+    for name, about in lines.items():
+        typer.echo(f"{margin}{name:<{width}}  {about}")
 
 
 @bench.command(epilog=_EXIT_CODES)

@@ -21,8 +21,6 @@ from flomi.cli.reproduce import EXIT_CODES as REPRODUCE_EXIT_CODES
 from flomi.cli.reproduce import reproduce
 from flomi.support.names import nearest
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="flomi",
     add_completion=False,

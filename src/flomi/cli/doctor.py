@@ -13,8 +13,6 @@ from typing import Any
 from flomi._version import __version__
 from flomi.support.settings import setting
 
-__all__ = ["as_text", "examine"]
-
 _CORE = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "narwhals", "safetensors", "typer", "tqdm")
 _EXTRAS = {"matplotlib": "plot", "jinja2": "report", "pyarrow": "data", "polars": "data"}
 
@@ -33,14 +31,14 @@ SETTINGS = KnownAnswerSettings()
 
 def examine() -> dict[str, Any]:
     """Everything that `flomi doctor` shows, as a JSON-able dictionary; "ok" says whether the known answer was found."""
-    check = _known_answer()
+    check, (threads, devices) = _known_answer(), _threads_and_devices()
     return {
         "flomi": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "threads": _torch("get_num_threads"),
-        "devices": _devices(),
+        "threads": threads,
+        "devices": devices,
         "packages": {name: _version(name) for name in (*_CORE, *_EXTRAS)},
         "check": check,
         "ok": check["ok"],
@@ -56,19 +54,15 @@ def as_text(facts: dict[str, Any]) -> str:
         ("devices", ", ".join(facts["devices"])),
     ]
     for name, version in facts["packages"].items():
-        missing = (
-            f"not installed (only needed for some things: pip install 'flomi[{_EXTRAS[name]}]')"
-            if name in _EXTRAS
-            else "NOT INSTALLED: pip install flomi"
-        )
+        missing = "NOT INSTALLED: pip install flomi"
+        if name in _EXTRAS:
+            missing = f"not installed (only needed for some things: pip install 'flomi[{_EXTRAS[name]}]')"
         rows.append((name, version or missing))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     check = facts["check"]
-    lines += [
-        "",
-        f"known answer: two Gaussians with correlation {SETTINGS.correlation}, {SETTINGS.rows:,} rows, effort fast",
-    ]
+    data = f"two Gaussians with correlation {SETTINGS.correlation}, {SETTINGS.rows:,} rows"
+    lines += ["", f"known answer: {data}, effort fast"]
     if check["error"]:
         lines.append(f"  FAILED: {check['error']}")
     else:
@@ -106,21 +100,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _torch(function: str) -> Any:
+def _threads_and_devices() -> tuple[int | None, list[str]]:
     try:
         import torch
     except ImportError:
-        return None
-    return getattr(torch, function)()
-
-
-def _devices() -> list[str]:
-    try:
-        import torch
-    except ImportError:
-        return ["torch is missing"]
+        return None, ["torch is missing"]
     found = ["cpu"]
     found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         found.append("mps")
-    return found
+    return torch.get_num_threads(), found

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flomi.data.pairs import Pairs
     from flomi.estimator import MIEstimate, MIEstimator
 
-__all__ = ["calm_threads", "estimate"]
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 
@@ -62,12 +61,8 @@ def estimate(
     """
     _check_name("--effort", effort, options.EFFORTS)
     _choice("--missing", missing, ("error", "drop"))
-    for option, value, least in (
-        ("--folds", folds, 2),
-        ("--jobs", jobs, 1),
-        ("--seed", seed, 0),
-        ("--rows", rows, 50),
-    ):
+    least_values = (("--folds", folds, 2), ("--jobs", jobs, 1), ("--seed", seed, 0), ("--rows", rows, 50))
+    for option, value, least in least_values:
         if value is not None and value < least:
             raise ValueError(f"{option} is {value}; it must be {least} or more")
     if seed > LARGEST_SEED:

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-__all__ = ["BOUNDS", "CRITICS", "EFFORTS", "EXIT_CODES", "Sections"]
-
 # The names in the tables that load torch (flomi.bounds, flomi.critics, flomi.crossfit), as --help shows them. A test compares.
 EFFORTS = "fast, standard, thorough"
 BOUNDS = (
@@ -45,23 +43,19 @@ def _option(panel: str, metavar: str | None, about: str, *names: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=about, rich_help_panel=panel)
 
 
+def _argument(metavar: str, about: str) -> Any:
+    return typer.Argument(metavar=metavar, rich_help_panel=DATA, help=about)
+
+
 Data = Annotated[
     str,
-    typer.Argument(
-        metavar="DATA",
-        rich_help_panel=DATA,
-        help="A table of numbers: CSV or TSV (also .gz, .bz2, .xz), Parquet (a file, a folder, or a pattern in quotes), "
+    _argument(
+        "DATA",
+        "A table of numbers: CSV or TSV (also .gz, .bz2, .xz), Parquet (a file, a folder, or a pattern in quotes), "
         ".npy or .npz.",
     ),
 ]
-YData = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="Y_DATA",
-        rich_help_panel=DATA,
-        help="A second file for y, whose rows belong to those of DATA.",
-    ),
-]
+YData = Annotated[str | None, _argument("Y_DATA", "A second file for y, whose rows belong to those of DATA.")]
 XColumns = Annotated[
     list[str] | None,
     _option(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flomi.data.pairs import Pairs
     from flomi.estimator import MIEstimate, MIEstimator
 
-__all__ = ["Interrupted", "as_dict", "as_json", "as_text", "check", "check_writable", "write"]
 
 _SUFFIXES = {"report": (".html", ".htm"), "plot": (".png", ".svg", ".pdf"), "pmi": (".csv",), "save": ()}
 _NEEDS = {"report": ("matplotlib", "jinja2"), "plot": ("matplotlib",), "pmi": (), "save": ()}
@@ -116,24 +115,16 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     def show(value: float) -> str:
         return number(value, result.stderr)
 
-    name = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}[
-        result.bound_side
-    ]
+    names = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}
     no_bound = "; it may lie on either side" if result.bound_side == "none" else ""
+    which = f"({result.bound_name.upper()}{no_bound})"
+    interval = f"(95 % interval {show(result.ci[0])} to {show(result.ci[1])})"
     ranking = sorted(result.candidates.items(), key=lambda item: -item[1]["bound"])
     others = ", ".join(f"{critic} {show(facts['bound'])}" for critic, facts in ranking)
     rows = [
-        (
-            "estimate",
-            f"{show(result.mi)} ± {show(result.stderr)} {result.units}",
-            f"(95 % interval {show(result.ci[0])} to {show(result.ci[1])})",
-        ),
+        ("estimate", f"{show(result.mi)} ± {show(result.stderr)} {result.units}", interval),
         ("at least", f"{show(result.lower_bound)} {result.units}", "(95 % confidence, no model assumed)"),
-        (
-            name,
-            f"{show(result.bound)} ± {show(result.bound_stderr)}",
-            f"({result.bound_name.upper()}{no_bound})",
-        ),
+        (names[result.bound_side], f"{show(result.bound)} ± {show(result.bound_stderr)}", which),
         ("plug-in", f"{show(result.plug_in)}, normalisation off by {show(result.imbalance)}", ""),
         ("verdict", result.verdict, ""),
         ("critic", result.critic + (f" (chosen among {others})" if len(ranking) > 1 else ""), ""),

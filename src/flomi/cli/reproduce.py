@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,8 @@ from flomi.cli.outputs import Interrupted, check_writable
 from flomi.support.names import suggestion
 
 if TYPE_CHECKING:
-    from flomi.reproduce import Experiment, Finding
+    from flomi.reproduce import Experiment
 
-__all__ = ["EXIT_CODES", "reproduce"]
 
 EXIT_CODES = """Exit code: 0 done; 2 the call is wrong (one line says what and how to mend it); 130 Ctrl-C, and experiments that
 were finished are kept; 1 anything else."""
@@ -53,10 +53,14 @@ def reproduce(
     if name == "list":
         typer.echo(_table(["name", "what it shows"], [(e.name, e.title) for e in EXPERIMENTS.values()]))
         return
-    chosen = list(EXPERIMENTS.values()) if name == "all" else [_one(name, EXPERIMENTS)]
+    if name != "all" and name not in EXPERIMENTS:
+        near = suggestion(name, [*EXPERIMENTS, "list", "all"])
+        raise ValueError(f"no experiment is called {name!r}; {near}")
+    chosen = list(EXPERIMENTS.values()) if name == "all" else [EXPERIMENTS[name]]
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
-    _check_matplotlib()
+    if find_spec("matplotlib") is None:  # before the run, not after it
+        raise ValueError("figures need matplotlib: python -m pip install matplotlib")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,22 +102,14 @@ def _run(experiment: Experiment, size: str, seed: int, out: Path, command: str) 
     seconds = time.perf_counter() - start
     if seen:
         typer.echo("\r\033[K", nl=False, err=True)
-    about = {
-        "experiment": experiment.name,
-        "size": size,
-        "seed": seed,
-        "command": command,
-        "seconds": round(seconds, 1),
-    }
+    about = {"experiment": experiment.name, "size": size, "seed": seed, "command": command}
+    about["seconds"] = round(seconds, 1)
     files = write(experiment, table, out, about)
     typer.echo(f"{experiment.name}: {experiment.title}  ({size}, seed {seed}, {seconds:.0f} s)")
     typer.echo(f"Paper: {experiment.paper}\n")
-    typer.echo(_findings(experiment.compare(table)) + "\n")
+    findings = [(found.what, found.paper, found.ours) for found in experiment.compare(table)]
+    typer.echo(_table(["", "paper", "ours"], findings) + "\n")
     typer.echo(f"wrote {', '.join(str(path) for path in files)}", err=True)
-
-
-def _findings(findings: Sequence[Finding]) -> str:
-    return _table(["", "paper", "ours"], [(f.what, f.paper, f.ours) for f in findings])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 46) -> str:
@@ -131,19 +127,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], widest: int = 46)
         if k == 0:
             lines.append("  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def _one(name: str, experiments: dict[str, Experiment]) -> Experiment:
-    if name not in experiments:
-        raise ValueError(
-            f"no experiment is called {name!r}; {suggestion(name, [*experiments, 'list', 'all'])}"
-        )
-    return experiments[name]
-
-
-def _check_matplotlib() -> None:
-    """Before the run, not after it."""
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise ValueError("figures need matplotlib: python -m pip install matplotlib")

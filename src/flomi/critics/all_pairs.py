@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["all_pairs"]
-
 BLOCK = 2**18  # numbers of the widest layer in a block: with its gradient, about what a core's cache holds
 
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from flomi.bounds import off_diagonal
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "Critic", "Formula", "PairScorer", "rebuilt", "truncation_level", "under"]
-
 LARGEST = 2**14  # scores among which the truncation level is looked for
 
 M = TypeVar("M", bound=nn.Module)

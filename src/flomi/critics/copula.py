@@ -24,8 +24,6 @@ from flomi.critics.base import Critic, Formula
 from flomi.preprocess import RankNormal, inverse_root
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "EllipticalCritic", "NullCritic", "of_correlation", "small_sample_bias"]
-
 TINY = 1e-10  # relative eigenvalue below which a direction counts as constant
 
 

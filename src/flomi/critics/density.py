@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from flomi.critics.base import Critic
 from flomi.critics.networks import mlp
 
-__all__ = ["ConditionalGaussian"]
-
 
 class ConditionalGaussian(Critic):
     r"""Density model for CLUB, L1Out, BA and DoE: g = log q(y|x), a mixture of Gaussians whose parameters depend on x.

@@ -20,8 +20,6 @@ from flomi.critics.copula import EllipticalCritic
 from flomi.preprocess import RankNormal, Whiten
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "ExpandedCritic", "Inputs", "canonical_inputs"]
-
 
 @dataclass(frozen=True)
 class FeatureSettings:

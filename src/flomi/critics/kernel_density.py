@@ -17,8 +17,6 @@ from flomi.critics.nearest_neighbours import BLOCK, ksg
 from flomi.preprocess import RankNormal
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "LocalCritic", "kde", "nearest_neighbour_mi"]
-
 EDGE, NODES = 4.5, 513  # the grid, in normal scores: nodes 0.018 apart, out to where 300,000 normal rows end
 
 

@@ -18,8 +18,6 @@ from flomi.critics.base import Critic
 from flomi.preprocess import RankNormal, Whiten, inverse_root
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "RegressionCritic"]
-
 
 @dataclass(frozen=True)
 class KernelRidgeSettings:

@@ -14,18 +14,6 @@ from torch.nn.functional import normalize
 from flomi.critics.all_pairs import all_pairs
 from flomi.critics.base import Critic, PairScorer
 
-__all__ = [
-    "Baseline",
-    "JointCritic",
-    "PlainCritic",
-    "QuadraticCritic",
-    "SeparableCritic",
-    "SeparateCritic",
-    "SumCritic",
-    "dtype_of",
-    "mlp",
-]
-
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """Multilayer perceptron, Xavier-uniform weights and zero biases; `sizes` from input to output.

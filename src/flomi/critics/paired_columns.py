@@ -18,8 +18,6 @@ from flomi.critics.kernel_density import LocalCritic
 from flomi.preprocess import RankNormal
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "MatchedCritic", "match_columns"]
-
 
 @dataclass(frozen=True)
 class PairedColumnsSettings:

@@ -23,8 +23,6 @@ from flomi.critics.base import Critic, PairScorer, rebuilt, under
 from flomi.critics.features import Inputs, canonical_inputs
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "QuadraticNetwork", "ResidualCritic"]
-
 
 @dataclass(frozen=True)
 class ResidualSettings:

@@ -22,16 +22,6 @@ from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = [
-    "CRITICS",
-    "SETTINGS",
-    "CriticKind",
-    "Ensemble",
-    "TrainingRows",
-    "default_candidates",
-    "reference_kind",
-]
-
 
 @dataclass(frozen=True)
 class CandidateSettings:

@@ -23,6 +23,8 @@ from flomi.crossfit.select import SETTINGS as SELECTION
 from flomi.crossfit.select import one_standard_error_rule, unsettled
 from flomi.data.pairs import Pairs
 from flomi.inference.certificate import certificate
+from flomi.inference.check import Finding
+from flomi.inference.evidence import Evidence
 from flomi.inference.influence import Array, mean_stderr, within_folds
 from flomi.inference.interval import Interval, interval
 from flomi.inference.point_estimate import (
@@ -36,10 +38,8 @@ from flomi.inference.point_estimate import (
 from flomi.inference.projection import project
 from flomi.inference.row_diagnostics import describe_rows
 from flomi.inference.u_statistic import Summary, pooled
-from flomi.inference.verdict import Evidence, Finding, Verdict, judge
+from flomi.inference.verdict import Verdict, judge
 from flomi.result import MIEstimate
-
-__all__ = ["assemble"]
 
 
 @dataclass

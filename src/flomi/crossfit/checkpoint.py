@@ -34,8 +34,6 @@ from flomi.inference.u_statistic import FoldSummary
 from flomi.support.files import write_whole
 from flomi.training.ensemble import Gain
 
-__all__ = ["Checkpoint"]
-
 FORMAT = 3
 FOLD = "fold-{}.safetensors"
 BY_ROW = ("values", "positive", "partition")  # of an evaluation

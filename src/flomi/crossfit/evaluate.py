@@ -23,8 +23,6 @@ from flomi.scores import Dense, Table, shifts, table_scores
 from flomi.support.settings import setting
 from flomi.training.model import Model
 
-__all__ = ["Evaluation", "Report", "evaluate", "pair_scores", "report"]
-
 BLOCK = 2**17  # pairs of a matrix that are worked on at a time: they stay in the cache
 
 

@@ -25,8 +25,6 @@ from flomi.training.candidate import Candidate, fit, seed_of
 from flomi.training.ensemble import Gain
 from flomi.training.model import Model
 
-__all__ = ["Fold", "run_fold"]
-
 Rows = tuple[Tensor, Tensor]
 NOTHING = 1e-6  # nats: a candidate whose every value is below has found nothing, and is the null critic again
 

@@ -21,16 +21,14 @@ from flomi._version import __version__
 from flomi.bounds import Bound
 from flomi.critics import CRITICS
 from flomi.scores import NEGATIVES
-from flomi.support.settings import setting
 from flomi.training.bound import BoundTraining
 from flomi.training.candidate import PREPROCESS, FitSettings
 from flomi.training.ensemble import EnsembleTraining
 from flomi.training.user_models import check_bound
 
-__all__ = ["AUTO", "EFFORTS", "Effort", "Options", "label_critics"]
-
 AUTO = "auto"  # the word for the default candidates
 PRECISIONS = ("highest", "high", "medium")  # torch's words
+PAIRS = 50_000_000  # scored pairs in memory, 400 MB of all folds; effort="thorough" and eval_pairs may ask for more
 UNITS, MISSING = ("nats", "bits"), ("error", "drop")
 
 LEAST = {  # of the options that are whole numbers
@@ -55,18 +53,6 @@ BY_BOUND = (  # options of networks trained by the bound itself
     "precision",
     "preprocess",
 )
-
-
-@dataclass(frozen=True)
-class PairSettings:
-    """How many scored pairs may be in memory."""
-
-    most: int = setting(
-        50_000_000, "400 MB of all folds together; effort='thorough' and eval_pairs may ask for more"
-    )
-
-
-PAIRS = PairSettings()
 
 
 @dataclass(frozen=True)
@@ -209,7 +195,7 @@ class Options:
         return cls(
             critics=critics, bound=bound, n_folds=n_folds, folds=folds,
             fit=FitSettings(network, effort.ensemble, hidden, given["preprocess"], given["device"]),
-            pairs=pairs, most_pairs=max(pairs, PAIRS.most), costly=effort.costly, seed=given["seed"],
+            pairs=pairs, most_pairs=max(pairs, PAIRS), costly=effort.costly, seed=given["seed"],
             level=float(given["level"]), n_jobs=_processes(given["n_jobs"]), progress=given["progress"],
             checkpoint=None if given["checkpoint"] is None else Path(given["checkpoint"]).expanduser(),
             keep_scores=bool(given["keep_scores"]), config=config,

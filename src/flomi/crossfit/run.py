@@ -21,8 +21,6 @@ from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
 from flomi.training.candidate import seed_of
 
-__all__ = ["cross_fit"]
-
 LEAST_TRAINING = 10  # rows for a critic of the user's own
 MOST_AT_A_TIME = 5  # folds in threads: each has the pairs that it evaluates in memory
 Critics = Mapping[str, str | nn.Module]

@@ -12,8 +12,6 @@ from flomi.inference.influence import mean_stderr
 from flomi.preprocess import RankNormal
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["second_opinions"]
-
 
 @dataclass(frozen=True)
 class NeighbourSettings:

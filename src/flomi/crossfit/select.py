@@ -10,8 +10,6 @@ import numpy as np
 from flomi.inference.influence import mean_stderr
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "loss", "one_standard_error_rule", "unsettled"]
-
 
 @dataclass(frozen=True)
 class SelectionSettings:

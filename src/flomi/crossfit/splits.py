@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from flomi.support.settings import setting
 
-__all__ = ["Split", "enough_units", "make_splits"]
-
 Rows = NDArray[np.int64]
 
 

@@ -29,9 +29,6 @@ from flomi.result import BY_ROW, MIEstimate
 from flomi.training.candidate import Candidate, fresh_copy
 from flomi.training.model import Model
 
-__all__ = ["Fitted", "as_python", "candidate_of", "description", "load", "save", "tensors_of"]
-
-
 FORMAT, READABLE = 2, (1, 2)  # 1 had no influence values, folds and groups
 JSON, TENSORS = "estimator.json", "tensors.safetensors"
 PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of their tensors

@@ -10,16 +10,6 @@ from flomi.data.columns import list_names
 from flomi.data.settings import SETTINGS
 from flomi.data.tables import Place, row_number
 
-__all__ = [
-    "absent",
-    "complete_rows",
-    "doubts",
-    "numbers",
-    "refuse_constant",
-    "refuse_shared",
-    "rounded",
-]
-
 
 def numbers(values: np.ndarray, name: str, place: Place = row_number) -> np.ndarray:
     """`values` as float64; a ValueError shows the cell of column `name` that is no number, and its place."""
@@ -123,11 +113,8 @@ def complete_rows(
 
 def rounded(values: np.ndarray, name: str) -> list[str]:
     """A sentence where whole numbers are too long for float64."""
-    if (
-        values.dtype.kind not in "iu"
-        or not values.size
-        or max(abs(int(values.min())), int(values.max())) <= 2**53
-    ):
+    whole = values.dtype.kind in "iu" and values.size > 0
+    if not whole or max(abs(int(values.min())), int(values.max())) <= 2**53:
         return []
     return [
         f"column {name!r} holds whole numbers above 2^53, which are rounded to 16 digits; subtract a constant if the last "
@@ -154,11 +141,9 @@ def refuse_constant(role: str, side: np.ndarray, names: tuple[str, ...], from_fi
     if from_file:
         out = ",".join(f"!{name}" for name in at)
         raise ValueError(f"{what}; leave them out: add '{out}' to the columns of {role} (--{role})")
-    how = (
-        f"{role}[:, {role}.std(0) > 0]"
-        if at[0].startswith(f"{role}[")
-        else f"{role} without {list_names(at)}"
-    )
+    how = f"{role} without {list_names(at)}"
+    if at[0].startswith(f"{role}["):
+        how = f"{role}[:, {role}.std(0) > 0]"
     raise ValueError(f"{what} ({list_names(at)}); leave them out: {how}")
 
 

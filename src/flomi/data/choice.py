@@ -10,8 +10,6 @@ from flomi.data.columns import Columns, list_names, select
 from flomi.data.sources import Source, open_source
 from flomi.data.tables import Table
 
-__all__ = ["Chosen", "choose"]
-
 
 @dataclass(frozen=True, eq=False)
 class Chosen:

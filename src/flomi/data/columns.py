@@ -9,8 +9,6 @@ import numpy as np
 
 from flomi.support.names import nearest
 
-__all__ = ["Columns", "list_names", "select"]
-
 Columns = str | int | Sequence[str | int]
 
 

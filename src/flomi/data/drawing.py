@@ -23,8 +23,6 @@ from flomi.data.sources import Source
 from flomi.data.tables import Place, Table
 from flomi.preprocess import RankNormal
 
-__all__ = ["draw"]
-
 _BATCH_ROWS, _BATCH_NUMBERS = 65_536, 2**22  # in memory at a time
 
 
@@ -55,13 +53,11 @@ def draw(chosen: Chosen, n: int, rows: int, *, missing: Missing, seed: int, prog
     drawn = sample.taken()
     full = FullData(complete, correlation) if complete > rows else None
     if full is not None:
-        said[
-            f"{rows:,} of {complete:,} rows, drawn at random, train and judge the critics (--rows takes more){of_all}"
-        ] = None
+        some = f"{rows:,} of {complete:,} rows, drawn at random, train and judge the critics"
+        said[f"{some} (--rows takes more){of_all}"] = None
+    sides = drawn.x, drawn.y
     try:
-        made = checked(
-            (drawn.x, drawn.y), drawn.names, drawn.labels, drawn.at, len(drawn.at), chosen.source, list(said)
-        )
+        made = checked(sides, drawn.names, drawn.labels, drawn.at, len(drawn.at), chosen.source, list(said))
     except ValueError as error:
         if full is None:
             raise
@@ -95,20 +91,16 @@ def _batches(chosen: Chosen, missing: Missing, said: dict[str, None]) -> Iterato
         together = first.batches([*chosen.x, *chosen.y, *labels_at], size)
         parts = ((part[:d], part[d:e], part[e:]) for part in together)
     else:
-        aligned = zip(
-            first.batches([*chosen.x, *labels_at], size), second.batches(chosen.y, size), strict=True
-        )
+        pieces = first.batches([*chosen.x, *labels_at], size), second.batches(chosen.y, size)
+        aligned = zip(*pieces, strict=True)
         parts = ((one[:d], other, one[d:]) for one, other in aligned)
     start = 0
     for x_part, y_part, label_part in parts:
         sides: dict[str, tuple[np.ndarray, tuple[str, ...], Place]] = {}
-        for role, source, positions, part in (
-            ("x", first, chosen.x, x_part),
-            ("y", second, chosen.y, y_part),
-        ):
-            table = Table(
-                tuple(source.names[i] for i in positions), tuple(part), place=_places(source, start)
-            )
+        both = ("x", first, chosen.x, x_part), ("y", second, chosen.y, y_part)
+        for role, source, positions, part in both:
+            names = tuple(source.names[i] for i in positions)
+            table = Table(names, tuple(part), place=_places(source, start))
             for name, value in zip(table.names, part, strict=True):
                 said.update(dict.fromkeys(rounded(value, name)))
             sides[role] = (*matrix(table, role), table.place)

@@ -13,8 +13,6 @@ from flomi.data.kinds import kinds_of
 from flomi.data.pairs import FullData, Pairs
 from flomi.support.files import write_whole
 
-__all__ = ["MANIFEST", "load_rows", "prepare", "read_tensors", "save_rows"]
-
 MANIFEST, ROWS = "checkpoint.json", "rows.safetensors"  # of which run the folder is; the drawn rows
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from flomi.data.settings import SETTINGS
 
-__all__ = ["Kind", "all_continuous", "kind_of", "kinds_of"]
-
 Kind = Literal["continuous", "discrete", "atoms"]
 
 

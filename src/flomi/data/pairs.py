@@ -24,19 +24,6 @@ from flomi.data.kinds import Kind, all_continuous, kinds_of
 from flomi.data.settings import SETTINGS
 from flomi.data.tables import Table, as_table, row_number
 
-__all__ = [
-    "MIN_ROWS",
-    "FullData",
-    "Missing",
-    "Pairs",
-    "check_missing",
-    "checked",
-    "from_arrays",
-    "matrix",
-    "new_rows",
-    "paired",
-]
-
 MIN_ROWS = SETTINGS.min_rows
 Missing = Literal["error", "drop"]
 

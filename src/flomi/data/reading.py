@@ -13,8 +13,6 @@ from flomi.data.drawing import draw
 from flomi.data.drawn_rows import load_rows, save_rows
 from flomi.data.pairs import Missing, Pairs, check_missing, paired
 
-__all__ = ["read"]
-
 
 def read(
     path: str | os.PathLike[str],

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["SETTINGS", "DataSettings"]
-
 
 @dataclass(frozen=True)
 class DataSettings:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from flomi.data.settings import SETTINGS
 from flomi.preprocess import RankNormal
 
-__all__ = ["QuantileSketch"]
-
 Floats = NDArray[np.float64]
 
 

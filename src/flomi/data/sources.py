@@ -24,8 +24,6 @@ from flomi.data.tables import Table, first_words
 from flomi.data.text import PACKED, read_text
 from flomi.support.names import nearest
 
-__all__ = ["Source", "open_source"]
-
 _READ_ROWS, _READ_NUMBERS, _BUFFER = 16_384, 2**22, 2**20  # at a time: rows and numbers decoded, bytes read
 
 
@@ -241,14 +239,10 @@ _KINDS: dict[str, Callable[[Path], Source]] = {
     ".npz": _archive,
 }
 _READABLE = f"{', '.join(_KINDS)}, and .csv or .tsv packed as {', '.join(PACKED)}"
-_UNPACK = "unpack it first"
-_SAVE = "save the sheet as CSV"
 _HINTS = {
-    ".xlsx": _SAVE,
-    ".xls": _SAVE,
+    **dict.fromkeys((".xlsx", ".xls"), "save the sheet as CSV"),
+    **dict.fromkeys((".zip", ".zst"), "unpack it first"),
     ".txt": "rename it to .csv or .tsv",
-    ".zip": _UNPACK,
-    ".zst": _UNPACK,
 }
 
 
@@ -291,9 +285,9 @@ def _checked(path: str | os.PathLike[str]) -> Path:
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         stems = {name.casefold().split(".")[0]: name for name in beside}  # a shared ending is no likeness
         close = nearest(file.name.split(".")[0], stems)
-        hint = (
-            f"did you mean {file.parent / stems[close[0]]}?" if close else "check the spelling and the folder"
-        )
+        hint = "check the spelling and the folder"
+        if close:
+            hint = f"did you mean {file.parent / stems[close[0]]}?"
         raise FileNotFoundError(f"there is no file {text}; {hint}")
     if _suffix(file) not in _KINDS:
         hint = _HINTS.get(file.suffix.lower(), "convert it to one of them")

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Place", "Table", "as_table", "first_words", "row_number"]
-
 Place = Callable[[int], str]  # from the number of a row, from 0, to words that say where it stands
 row_number: Place = "row {}".format
 

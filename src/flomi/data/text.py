@@ -16,8 +16,6 @@ from typing import Any, TextIO
 
 from flomi.data.tables import Table, first_words
 
-__all__ = ["PACKED", "read_text"]
-
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
@@ -46,17 +44,9 @@ def _open_text(file: Path, delimiter: str) -> Table:
 
     header, delimiter, notes = _header(file, delimiter)
     names, has_names = _names(header, file.name, notes)
-    load: Callable[..., Any] = partial(
-        pd.read_csv,
-        file,
-        sep=delimiter,
-        header=0 if has_names else None,
-        names=list(range(len(names))),
-        index_col=False,
-        encoding="utf-8-sig",
-        skipinitialspace=True,
-        low_memory=False,
-    )
+    form = {"sep": delimiter, "header": 0 if has_names else None, "names": list(range(len(names)))}
+    same = {"index_col": False, "encoding": "utf-8-sig", "skipinitialspace": True, "low_memory": False}
+    load: Callable[..., Any] = partial(pd.read_csv, file, **form, **same)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the first
@@ -154,10 +144,7 @@ def _names(cells: list[str], file_name: str, notes: list[str]) -> tuple[tuple[st
     """Column names, and whether the first line holds them (a line of numbers only is data)."""
     counted = [str(i) for i in range(len(cells))]
     is_number = [_is_number(cell.replace(",", ".", 1)) for cell in cells]
-    frame_labels = cells == counted or cells == [
-        "",
-        *counted[:-1],
-    ]  # what pandas writes when columns have no names
+    frame_labels = cells in (counted, ["", *counted[:-1]])  # what pandas writes for columns without names
     if all(yes or not cell for yes, cell in zip(is_number, cells, strict=True)) and not frame_labels:
         notes.append(
             f"the first line of {file_name} holds numbers only, so it was read as data; the columns are called "

@@ -39,8 +39,6 @@ from numpy.typing import NDArray
 
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["Certificate", "EValue", "PairScores", "Strategy", "calibrate", "certificate", "e_value"]
-
 Array = NDArray[np.float64]
 
 

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from flomi.inference.evidence import Evidence
 
-__all__ = ["LEVELS", "Check", "Finding", "Level", "Measured", "above", "below"]
-
 Level = Literal["note", "none found", "caution", "unreliable"]
 LEVELS: tuple[Level, ...] = ("note", "none found", "caution", "unreliable")  # rising
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Labels", "mean_stderr", "within_folds"]
-
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 

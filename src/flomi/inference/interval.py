@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Interval", "interval"]
-
 
 @dataclass(frozen=True)
 class Interval:

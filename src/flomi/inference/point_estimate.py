@@ -16,8 +16,6 @@ import numpy as np
 
 from flomi.inference.influence import Array
 
-__all__ = ["PointEstimate", "Rival", "disagreement", "formula", "formula_with_gain", "midpoint"]
-
 
 @dataclass(frozen=True)
 class PointEstimate:

@@ -6,8 +6,6 @@ import numpy as np
 
 from flomi.inference.influence import Array
 
-__all__ = ["project"]
-
 COMPONENTS = 20  # principal components a side that the canonical variates are made of
 
 

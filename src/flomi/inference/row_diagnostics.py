@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["describe_rows"]
-
 Floats = NDArray[np.float64]
 
 

@@ -16,8 +16,6 @@ import numpy as np
 from flomi.inference.certificate import PairScores
 from flomi.inference.influence import Array, Labels, mean_stderr
 
-__all__ = ["FoldSummary", "PartitionTerm", "Summary", "fold_summary", "pooled", "summarise"]
-
 LARGEST = 1e300  # an infinite score less this is infinite still
 SHIFTS = 16  # so many columns of a table are read at a time
 TILE = 256  # rows and columns of a matrix that is read with its mirror image

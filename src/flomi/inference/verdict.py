@@ -19,8 +19,6 @@ from flomi.inference.check import LEVELS, Check, Finding, Measured, above, below
 from flomi.inference.evidence import Evidence
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["CHECKS", "Check", "Evidence", "Finding", "Verdict", "judge", "table_markdown"]
-
 Verdict = Literal["ok", "none found", "caution", "unreliable"]
 
 

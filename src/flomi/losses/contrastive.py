@@ -21,8 +21,6 @@ from flomi.critics import Baseline, dtype_of
 from flomi.losses.pairs import Expanded, ProductNegatives, gather, world_size
 from flomi.scores import Table
 
-__all__ = ["ContrastiveLoss"]
-
 PROBE = 64  # rows of a batch that the effective sample size is measured on
 PATIENCE = 100  # training calls after which parameters that have not moved are worth a warning
 
@@ -86,10 +84,8 @@ class ContrastiveLoss(nn.Module):
             raise ValueError(f"temperature={temperature} is not possible: use a positive number, such as 0.1")
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay} is not possible: use a number from 0 to below 1, such as 0.99")
-        for option, value, known in (
-            ("reduction", reduction, ("mean", "sum", "none")),
-            ("positives", positives, ("own", "all")),
-        ):
+        choices = ("reduction", reduction, ("mean", "sum", "none")), ("positives", positives, ("own", "all"))
+        for option, value, known in choices:
             if value not in known:
                 raise ValueError(f"{option}={value!r} is not known; choose one of {', '.join(known)}")
         for option, size in (("dim", dim), ("chunk", chunk), ("hidden", hidden)):
@@ -111,9 +107,7 @@ class ContrastiveLoss(nn.Module):
         if learn_temperature:
             self.log_tau = nn.Parameter(torch.tensor(self.log_tau))
         self.state = self.bound.state() if self.bound.state else None
-        self.register_buffer(
-            "running", torch.zeros(4)
-        )  # averages of 1, the bound, the effective sample size, m
+        self.register_buffer("running", torch.zeros(4))  # averages of 1, bound, effective sample size, m
         self._calls, self._start = 0, list[Tensor]()
 
     def forward(
@@ -304,9 +298,7 @@ class ContrastiveLoss(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
         """Move or cast as any module; running averages are never kept in half precision, where they would stand still."""
-        kept = [
-            (module, name, v) for module in self.modules() for name, v in module.named_buffers(recurse=False)
-        ]
+        kept = [(m, name, v) for m in self.modules() for name, v in m.named_buffers(recurse=False)]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module, name, v in kept:
             now: Any = getattr(module, name)

@@ -8,25 +8,6 @@ from __future__ import annotations
 from flomi.bounds import BOUNDS
 from flomi.losses.contrastive import ContrastiveLoss
 
-__all__ = [
-    "LOSSES",
-    "AnchorLoss",
-    "DVLoss",
-    "FDVLoss",
-    "FLOLoss",
-    "FlatNCELoss",
-    "GANDIMELoss",
-    "HDDIMELoss",
-    "IAlphaLoss",
-    "InfoNCELoss",
-    "JSLoss",
-    "KLDIMELoss",
-    "MINELoss",
-    "NWJLoss",
-    "SMILELoss",
-    "TUBALoss",
-]
-
 
 class FLOLoss(ContrastiveLoss):
     r"""FLO; **it has parameters**: its u(x, y) is a network, so give `loss.parameters()` to your optimiser too.

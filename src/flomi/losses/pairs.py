@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Expanded", "ProductNegatives", "gather", "world_size"]
+from flomi.scores import near_diagonal
 
 
 def world_size() -> int:
@@ -169,20 +169,13 @@ class ProductNegatives:
         if self.labels is not None:
             rows, columns = self.labels
             return rows[start:stop, None] == columns
-        if self.positive is None and not drop:
-            return None
         n = len(self.b)
+        if self.positive is not None:
+            return near_diagonal(n, drop, self.a.device, self.positive + start, self.positive + stop)
+        if not drop:
+            return None
         mask = self.a.new_zeros(stop - start, n, dtype=torch.bool)
-        if self.positive is None:
-            mask[:, :drop] = True
-            return mask
-        for shift in range(drop + 1):
-            for column in (
-                self.positive + start + shift,
-                self.positive + start + shift - n,
-            ):  # the second one wraps around
-                if -len(mask) < column < n:
-                    mask.diagonal(column).fill_(True)
+        mask[:, :drop] = True
         return mask
 
     def hide(self, g: Tensor, start: int, drop: int = 0) -> Tensor:
@@ -195,14 +188,12 @@ class ProductNegatives:
 
     def positives(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of all pairs of equal labels."""
-        found = [(start, self.mask(start, stop)) for start, stop in self.blocks()]
-        index = torch.cat(
-            [
-                mask.nonzero() + mask.new_tensor([start, 0], dtype=torch.long)
-                for start, mask in found
-                if mask is not None
-            ]
-        )
+        found = []
+        for start, stop in self.blocks():
+            mask = self.mask(start, stop)
+            if mask is not None:
+                found.append(mask.nonzero() + mask.new_tensor([start, 0], dtype=torch.long))
+        index = torch.cat(found)
         return index[:, 0], index[:, 1]
 
     def probe(self, rows: int) -> Tensor:

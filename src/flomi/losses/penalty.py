@@ -17,8 +17,6 @@ from flomi.critics import CRITICS, Baseline
 from flomi.scores import score
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["MIPenalty"]
-
 
 @dataclass(frozen=True)
 class PenaltySettings:
@@ -156,10 +154,7 @@ class MIPenalty(nn.Module):
 
     def _remember(self, z: Tensor, s: Tensor) -> None:
         self._rows.append((z, s))
-        while (
-            len(self._rows) > 1
-            and sum(len(z) for z, _ in self._rows) - len(self._rows[0][0]) >= SETTINGS.memory
-        ):
+        while sum(len(z) for z, _ in list(self._rows)[1:]) >= SETTINGS.memory:  # enough without the oldest
             self._rows.popleft()
 
     def _rival(self) -> tuple[float, float, float, nn.Module]:
@@ -171,13 +166,11 @@ class MIPenalty(nn.Module):
         z, s = z[order], s[order]
         half = n // 2
         rival = copy.deepcopy(self._untrained[0]).to(z.device)
-        self._train(
-            rival, self._adam(rival), [(z[:half], s[:half])], SETTINGS.fresh_steps, SETTINGS.fresh_batch
-        )
+        rows, steps, batch = [(z[:half], s[:half])], SETTINGS.fresh_steps, SETTINGS.fresh_batch
+        self._train(rival, self._adam(rival), rows, steps, batch)
         with torch.no_grad():
-            mine, others = (
-                self.bound.value(self._scores(c, z[half:], s[half:])) for c in (rival, self.critic)
-            )
+            both = (self._scores(critic, z[half:], s[half:]) for critic in (rival, self.critic))
+            mine, others = map(self.bound.value, both)
         error = float((mine - others).std()) / math.sqrt(len(mine))
         return float(mine.mean()), float(others.mean()), error, rival
 
@@ -186,9 +179,8 @@ class MIPenalty(nn.Module):
         if self.bound.side == "upper":  # larger is no better there
             return
         found, current, error, rival = self._rival()
-        if not found - current > max(
-            SETTINGS.gain, SETTINGS.gain_errors * error, SETTINGS.gain_share * found
-        ):
+        least = max(SETTINGS.gain, SETTINGS.gain_errors * error, SETTINGS.gain_share * found)
+        if not found - current > least:
             return
         self.critic.load_state_dict(rival.state_dict())
         self._optimiser = self._adam(self.critic)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from flomi.result import MIEstimate
 
-__all__ = ["plot", "write"]
 
 # Options of `estimate` that the command line has, by the name they have there.
 FLAGS = {name: name for name in ("critic", "bound", "effort", "seed", "device")} | {"n_folds": "folds"}
@@ -125,15 +124,9 @@ def _page(result: MIEstimate, command: str | None, about: Mapping[str, str] | No
         "seed": result.config["seed"],
         "time": f"{result.seconds:.1f} s",
     }
-    figures = {
-        name: inline_svg(draw, result, name, size)
-        for name, draw, size in (
-            ("numbers", numbers, (3.9, 2.3)),
-            ("curves", curves, (3.5, 3.0)),
-            ("histogram", histogram, (3.5, 3.0)),
-            ("scatter", scatter, (3.5, 3.0)),
-        )
-    }
+    figures = {"numbers": inline_svg(numbers, result, "numbers", (3.9, 2.3))}
+    for draw in (curves, histogram, scatter):
+        figures[draw.__name__] = inline_svg(draw, result, draw.__name__, (3.5, 3.0))
     return render(
         "report.html.j2",
         r=result,
@@ -192,9 +185,8 @@ def _command(config: dict[str, Any]) -> str:
     choices = _changed(config)
     if config.get("own") or set(choices) - {*FLAGS, "units"}:
         return ""
-    flags = [
-        f"--{FLAGS[name]} {shlex.quote(_word(value))}" for name, value in choices.items() if name in FLAGS
-    ]
+    named = {FLAGS[name]: value for name, value in choices.items() if name in FLAGS}
+    flags = [f"--{flag} {shlex.quote(_word(value))}" for flag, value in named.items()]
     bits = ["--bits"] if choices.get("units") == "bits" else []
     return " ".join(["flomi estimate DATA --x COLUMNS --y COLUMNS", *flags, *bits, "--report report.html"])
 

@@ -6,7 +6,7 @@ A panel returns what is to be seen on it, in a sentence or two: the caption, and
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
     from flomi.result import MIEstimate
 
-__all__ = [
-    "bound_title",
-    "candidates",
-    "curves",
-    "finite",
-    "histogram",
-    "number",
-    "numbers",
-    "scatter",
-]
 
 MAX_POINTS = 5_000  # of the scatter; more only makes a heavier file
 VECTOR_POINTS = 1_000  # above this the points are one embedded image
@@ -67,37 +57,25 @@ def curves(ax: Axes, result: MIEstimate) -> str:
             else:
                 caption += " (above this plot)."
         ax.set_ylim(low - 0.12 * room, top)
-    ax.set_title("Training", loc="left")
-    ax.set(xlabel="training step", ylabel=f"held-out bound ({result.units})")
+    ax.set(xlabel="training step", ylabel=f"held-out bound ({result.units})", title="Training")
     ax.grid(axis="y")
     return caption
 
 
 def candidates(ax: Axes, result: MIEstimate) -> str:
-    rows = [
-        (name, c["bound"], c.get("stderr")) for name, c in result.candidates.items() if finite(c["bound"])
-    ]
-    rows.sort(key=lambda row: row[1])
+    known = [(name, c["bound"], c.get("stderr")) for name, c in result.candidates.items()]
+    rows = sorted((row for row in known if finite(row[1])), key=lambda row: row[1])
     for y, (name, bound, stderr) in enumerate(rows):
-        won = name == result.critic
-        ax.errorbar(
-            bound,
-            y,
-            xerr=Z95 * stderr if finite(stderr) else None,
-            fmt="o" if won else "s",
-            color=BLUE if won else GREY,
-            mfc=BLUE if won else "none",
-            ms=7 if won else 5,
-            lw=1.6,
-            capsize=3,
-        )
+        won: dict[str, Any] = {"fmt": "o", "color": BLUE, "mfc": BLUE, "ms": 7}
+        lost: dict[str, Any] = {"fmt": "s", "color": GREY, "mfc": "none", "ms": 5}
+        look = won if name == result.critic else lost
+        ax.errorbar(bound, y, xerr=Z95 * stderr if finite(stderr) else None, lw=1.6, capsize=3, **look)
     names = [_label(name, 14) + (" (won)" if name == result.critic else "") for name, _, _ in rows]
     ax.set_yticks(range(len(rows)), labels=names, parse_math=False)
     ax.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     ax.margins(x=0.12)
     ax.locator_params(axis="x", nbins=5)
-    ax.set_title("Candidates", loc="left")
-    ax.set(xlabel=f"held-out FLO bound ({result.units})")
+    ax.set(xlabel=f"held-out FLO bound ({result.units})", title="Candidates")
     ax.grid(axis="x")
     return (
         "Held-out FLO bound, by which the candidates are judged, with its 95 % interval."
@@ -108,8 +86,7 @@ def candidates(ax: Axes, result: MIEstimate) -> str:
 def histogram(ax: Axes, result: MIEstimate) -> str:
     pmi = np.asarray(result.pmi, float)
     known = pmi[np.isfinite(pmi)]
-    ax.set_title("Pointwise MI of the rows", loc="left")
-    ax.set(xlabel=f"PMI ({result.units})", ylabel="rows")
+    ax.set(xlabel=f"PMI ({result.units})", ylabel="rows", title="Pointwise MI of the rows")
     ax.grid(axis="y")
     if not known.size:
         return "No row has a finite pointwise MI."
@@ -148,7 +125,7 @@ def scatter(ax: Axes, result: MIEstimate) -> str:
 
     points, pmi = np.asarray(result.projection, float), np.asarray(result.pmi, float)
     names = [_label(name, 32) for name in result.projection_labels]
-    ax.set_title("Where in the data", loc="left")
+    ax.set_title("Where in the data")
     ax.set_xlabel(names[0], parse_math=False)
     ax.set_ylabel(names[1], parse_math=False)
     rows = np.flatnonzero(np.isfinite(points).all(1) & np.isfinite(pmi))
@@ -231,8 +208,7 @@ def numbers(ax: Axes, result: MIEstimate) -> str:
     if low < 0 < high:
         ax.axvline(0, color=INK, lw=0.8, ls=(0, (5, 3)))
     ax.set_ylim(-1.6, len(rows) - 0.4)
-    ax.set_title("The numbers on one axis", loc="left")
-    ax.set(xlabel=result.units)
+    ax.set(xlabel=result.units, title="The numbers on one axis")
     ax.grid(axis="x")
     return (
         "The estimate and the held-out bound with their 95 % intervals, the plug-in value, and the certificate:"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["BLUE", "DIVERGING", "GREY", "INK", "ORANGE", "STYLE"]
-
 INK, BLUE, ORANGE, GREY = "#1c2330", "#0072b2", "#d55e00", "#767d88"
 # Orange below 0, blue above: colour-blind eyes tell them apart, and grey is the middle on any background.
 DIVERGING = ("#a33c00", "#e58a45", "#cfd2d6", "#58a5d8", "#00508c")
@@ -11,6 +9,7 @@ STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,

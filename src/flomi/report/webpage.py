@@ -19,7 +19,6 @@ from flomi.support.files import write_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["inline_svg", "need", "render", "save"]
 
 Data = TypeVar("Data")
 

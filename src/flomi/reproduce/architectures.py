@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flomi import tasks
 from flomi.bounds import BOUNDS, Scores
-from flomi.critics import JointCritic, SeparableCritic, SeparateCritic
-from flomi.reproduce.core import (
-    COLOURS,
-    Experiment,
-    Finding,
-    Row,
-    Stream,
-    derangements,
-    fresh,
-    learn,
-    model_of,
-    panels,
-    read,
-    streams,
-    timed,
-    truth_line,
-)
+from flomi.critics import Critic, JointCritic, SeparableCritic, SeparateCritic
+from flomi.report.style import GREY
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams, truth_line
+from flomi.reproduce.fresh_rows import Stream, derangements, fresh, learn, read, timed
 from flomi.scores import Table, score
 from flomi.scores import derangements as derangement_columns
 from flomi.tasks import Task
@@ -39,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BILINEAR_SPEED", "DEPTH", "SHARED_VS_SEPARATE"]
 
 PAIRS, BATCH, EPOCH = 10, 128, 78  # 78 batches of 128 rows are the paper's epoch of 10,000
 FLO = BOUNDS["flo"]
@@ -65,7 +51,7 @@ def shared_vs_separate(
         for repeat in range(repeats):
             for name, kind in (("joint", JointCritic), ("separate", SeparateCritic)):
                 rng, generator = streams(seed, "shared-vs-separate", repeat)  # both see the same rows
-                model = model_of(kind(PAIRS, PAIRS, (width, width)), PAIRS, FLO)
+                model = Model(kind(PAIRS, PAIRS, (width, width)), (PAIRS,), FLO)
                 found: list[float] = []
 
                 def watch(step: int, _: float, model: Model = model, found: list[float] = found) -> None:
@@ -111,10 +97,10 @@ def draw_shared(table: pd.DataFrame) -> Figure:
             ax.plot(curve.index, curve["mean"], color=shades[str(name)], lw=1.6, label=NETWORKS[str(name)])
             ax.fill_between(curve.index, curve["min"], curve["max"], color=shades[str(name)], alpha=0.2, lw=0)
         truth_line(ax, [0, table.epoch.max()], [table.truth.iloc[0]] * 2)
-        ax.axhline(REACHED, color="#767d88", lw=0.8, ls=":")
+        ax.axhline(REACHED, color=GREY, lw=0.8, ls=":")
         ax.text(1.01, REACHED, f"{REACHED} nats", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
         ax.set(xlabel="epoch of 78 batches", ylabel="FLO on fresh rows (nats)", ylim=(0, 1.6))
-        ax.set_title(f"Learning rate {lr:g}", loc="left")
+        ax.set_title(f"Learning rate {lr:g}")
         ax.grid(axis="y")
         ax.legend(loc="lower right")
     return figure
@@ -126,17 +112,10 @@ def compare_shared(table: pd.DataFrame) -> list[Finding]:
     joint, separate = (epochs_to(table, name, lr) for name in ("joint", "separate"))
     mean = f"mean of {table.repeat.nunique()}"
     end = table[(table.epoch == table.epoch.max()) & (table.lr == lr)].groupby("critic").bound.mean()
+    reached = f"epochs until the {mean} (smoothed) stays above {REACHED} nats"
     return [
-        Finding(
-            f"epochs until the {mean} (smoothed) stays above {REACHED} nats, joint",
-            "by epoch 3",
-            f"{joint:.1f}",
-        ),
-        Finding(
-            f"epochs until the {mean} (smoothed) stays above {REACHED} nats, separate",
-            "by epoch 7",
-            f"{separate:.1f}",
-        ),
+        Finding(f"{reached}, joint", "by epoch 3", f"{joint:.1f}"),
+        Finding(f"{reached}, separate", "by epoch 7", f"{separate:.1f}"),
         Finding("joint over separate", "about half", f"{joint / separate:.2f}"),
         Finding(
             f"bound after {table.epoch.max():g} epochs, joint and separate",
@@ -149,17 +128,6 @@ def compare_shared(table: pd.DataFrame) -> list[Finding]:
 # E7 ------------------------------------------------------------------------------------------------------------------
 
 
-def _joint(width: int, features: int) -> nn.Module:
-    return JointCritic(PAIRS, PAIRS, (width, width))
-
-
-def _bilinear(width: int, features: int) -> nn.Module:
-    return SeparableCritic(PAIRS, PAIRS, (width, width), features, unit_norm=True)
-
-
-TIMED = (("joint", _joint, False), ("bilinear", _bilinear, True))  # name, critic, whether it takes all pairs
-
-
 def bilinear_speed(
     seed: int, *, rows: int, candidates: Sequence[int], width: int, features: int, repeats: int
 ) -> Iterator[Row]:
@@ -169,39 +137,18 @@ def bilinear_speed(
     seconds are the median step's, times the steps of an epoch.
     """
     task = pairs(0.5)
+    joint: Callable[..., Critic] = JointCritic
+    bilinear = partial(SeparableCritic, features=features, unit_norm=True)
     for k in candidates:
-        for name, kind, all_pairs in TIMED:
+        for name, kind, batch, m in (("joint", joint, BATCH, k - 1), ("bilinear", bilinear, k, None)):
             rng, generator = streams(seed, "bilinear-speed", name, k)
-            batch = k if all_pairs else BATCH
-            critic = kind(width, features)
+            critic = kind(PAIRS, PAIRS, (width, width))
             optimiser = torch.optim.Adam(critic.parameters(), lr=1e-4, fused=True)
-            source = fresh(task, rng)
-
-            def step(
-                critic: nn.Module = critic,
-                batch: int = batch,
-                m: int = k - 1,
-                source: Stream = source,
-                optimiser: torch.optim.Optimizer = optimiser,
-                generator: torch.Generator = generator,
-                all_pairs: bool = all_pairs,
-            ) -> None:
-                x, y = source(batch)
-                if all_pairs:
-                    value = FLO.value(score(critic, x, y, "all")).mean()  # type: ignore[arg-type]
-                else:
-                    columns = _shuffles(batch, m, generator)
-                    a, b = critic.encode(x, y)  # type: ignore[operator]
-                    pos, u = critic.positives(a, b)  # type: ignore[operator]
-                    value = FLO.value(Scores(pos, Table(critic.pairs(a[:, None], b[columns])), u)).mean()  # type: ignore[operator]
-                optimiser.zero_grad(set_to_none=True)
-                (-value).backward()
-                optimiser.step()
-
+            step = partial(_step, critic, optimiser, fresh(task, rng), batch, m, generator)
             with FlopCounterMode(display=False) as counter:
                 step()
             steps = rows / batch
-            slow = not all_pairs and k > 100  # seconds a step
+            slow = m is not None and k > 100  # seconds a step
             yield {
                 "critic": name,
                 "K": k,
@@ -212,10 +159,27 @@ def bilinear_speed(
             }
 
 
-def _shuffles(n: int, m: int, generator: torch.Generator) -> Tensor:
-    """[n, m] columns of m derangements, drawn anew in blocks of n - 1: K - 1 may exceed the batch's other rows."""
-    blocks = [derangement_columns(n, min(n - 1, m - done), generator) for done in range(0, m, n - 1)]
-    return torch.cat(blocks, 1)
+def _step(
+    critic: Critic,
+    optimiser: torch.optim.Optimizer,
+    source: Stream,
+    batch: int,
+    m: int | None,
+    generator: torch.Generator,
+) -> None:
+    """A step on all pairs of a batch, or with m negatives a row, drawn anew in blocks: m may exceed the batch's other rows."""
+    x, y = source(batch)
+    if m is None:
+        value = FLO.value(score(critic, x, y, "all")).mean()
+    else:
+        blocks = [min(batch - 1, m - done) for done in range(0, m, batch - 1)]
+        columns = torch.cat([derangement_columns(batch, size, generator) for size in blocks], 1)
+        a, b = critic.encode(x, y)
+        pos, u = critic.positives(a, b)
+        value = FLO.value(Scores(pos, Table(critic.pairs(a[:, None], b[columns])), u)).mean()
+    optimiser.zero_grad(set_to_none=True)
+    (-value).backward()
+    optimiser.step()
 
 
 def draw_speed(table: pd.DataFrame) -> Figure:
@@ -232,7 +196,7 @@ def draw_speed(table: pd.DataFrame) -> Figure:
         ax.set(xscale="log", yscale="log", xlabel="candidates K", ylabel=label)
         ax.set_xticks(counts, labels=[str(k) for k in counts])
         ax.minorticks_off()
-        ax.set_title(title, loc="left")
+        ax.set_title(title)
         ax.grid(True)
         ax.legend()
     return figure
@@ -282,13 +246,12 @@ def depth(
         for lr in rates:
             for layers in depths:
                 rng, generator = streams(seed, "depth", rho, lr, layers)
-                model = model_of(JointCritic(PAIRS, PAIRS, (width,) * layers), PAIRS, FLO)
+                model = Model(JointCritic(PAIRS, PAIRS, (width,) * layers), (PAIRS,), FLO)
                 rows = fresh(task, rng)
                 rate = lr if layers else 10 * lr
                 learn(model, FLO, rows, derangements(1), generator, steps=steps, batch=BATCH, lr=rate)
                 found = read(model, FLO, rows, n=n, block=n // 5, m=16)
-                yield {"layers": layers, "rho": rho, "lr": rate, "truth": task.mi, "value": found.value,
-                       "stderr": found.stderr, "plug_in": found.plug_in}  # fmt: skip
+                yield {"layers": layers, "rho": rho, "lr": rate, "truth": task.mi, **found.columns}
 
 
 def draw_depth(table: pd.DataFrame) -> Figure:
@@ -308,7 +271,7 @@ def draw_depth(table: pd.DataFrame) -> Figure:
         truth_line(ax, [layers[0], layers[-1]], [part.truth.iloc[0]] * 2)
         ax.set(xlabel="hidden layers", ylabel="FLO on fresh rows (nats)")
         ax.set_xticks(layers)
-        ax.set_title(f"rho = {rho:g}", loc="left")
+        ax.set_title(f"rho = {rho:g}")
         ax.grid(axis="y")
     axes[-1].legend(loc="lower right")
     return figure
@@ -320,14 +283,11 @@ def compare_depth(table: pd.DataFrame) -> list[Finding]:
     for rho, part in table.groupby("rho"):
         best = part.groupby("layers").value.max()
         words = ", ".join(f"{layers}: {value:.2f}" for layers, value in best.items())
-        findings.append(
-            Finding(f"rho = {rho:g} (truth {part.truth.iloc[0]:.2f}), by hidden layers", "no numbers", words)
-        )
+        what = f"rho = {rho:g} (truth {part.truth.iloc[0]:.2f}), by hidden layers"
+        findings.append(Finding(what, "no numbers", words))
     linear = table[table.layers == 0].value.abs().max()
-    return [
-        *findings,
-        Finding("linear critic, largest |value|", "must be 0: no interaction", f"{linear:.3f}"),
-    ]
+    last = Finding("linear critic, largest |value|", "must be 0: no interaction", f"{linear:.3f}")
+    return [*findings, last]
 
 
 # The records ---------------------------------------------------------------------------------------------------------

@@ -18,18 +18,9 @@ from torch.func import vmap
 
 from flomi import tasks
 from flomi.bounds import BOUNDS, Bound, Scores
-from flomi.reproduce.core import (
-    COLOURS,
-    Experiment,
-    Finding,
-    Row,
-    every_pair,
-    fresh,
-    learn,
-    model_of,
-    panels,
-    streams,
-)
+from flomi.report.style import GREY
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, streams, ticks
+from flomi.reproduce.fresh_rows import every_pair, fresh, learn
 from flomi.reproduce.staircase import DIM, alike, critic_for
 from flomi.scores import Dense
 from flomi.training.model import Model
@@ -38,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 NATS = (2, 6)
 CHUNK = 2**19  # pairs at a time
@@ -76,21 +66,21 @@ def batch_size(
         for group in alike():
             rng, generator = streams(seed, "batch-size", nats, group[0].name)
             rows = fresh(task, rng)
-            model = model_of(critic_for(group[0]), DIM, group[0])
+            model = Model(critic_for(group[0]), (DIM,), group[0])
             learn(model, group[0], rows, every_pair, generator, steps=steps, batch=training_batch, lr=3e-3)
             for batch in batches:
                 count = max(at_least, pairs // batch**2)
                 values = batch_values(model, group, *rows(count * batch), batch).double()
                 for bound, found in zip(group, values, strict=True):
-                    spread = float(found.std())
+                    value, spread = float(found.mean()), float(found.std())
                     yield {
                         "bound": bound.name,
                         "side": bound.side,
                         "truth": task.mi,
                         "batch": batch,
-                        "value": float(found.mean()),
+                        "value": value,
                         "stderr": spread / math.sqrt(count),
-                        "bias": float(found.mean()) - task.mi,
+                        "bias": value - task.mi,
                         "spread_of_a_batch": spread,
                         "spread_at_equal_pairs": spread / math.sqrt(pairs / batch**2),
                         "cap": bound.cap(batch - 1) if bound.cap else math.nan,
@@ -106,24 +96,21 @@ def draw(table: pd.DataFrame) -> Figure:
         left, right = axes[2 * i : 2 * i + 2]
         for name in SHOWN:
             part = table[(table.truth == truth) & (table.bound == name)]
-            style: dict[str, Any] = {"color": COLOURS.get(name, "#767d88"), "marker": "o", "ms": 3, "lw": 1.3}
+            style: dict[str, Any] = {"color": colour(name), "marker": "o", "ms": 3, "lw": 1.3}
             left.errorbar(part.batch, part.value, 2 * part.stderr, label=name, **style)
             right.plot(part.batch, part.spread_at_equal_pairs, **style)
         left.axhline(truth, color=COLOURS["truth"], ls=(0, (4, 2)), lw=1.2)
-        left.plot(batches, [math.log(b) for b in batches], color="#767d88", ls=":", lw=1, label="log B")
+        left.plot(batches, [math.log(b) for b in batches], color=GREY, ls=":", lw=1, label="log B")
         left.set(ylabel="mean value (nats)", ylim=(0, 1.6 * truth), xscale="log")
         right.set(ylabel="std of an estimate (nats)", xscale="log", yscale="log")
-        left.set_title(f"{truth:.0f} nats", loc="left")
-        right.set_title("at equal numbers of pairs", loc="left")
+        left.set_title(f"{truth:.0f} nats")
+        right.set_title("at equal numbers of pairs")
         for ax in (left, right):
             ax.set(xlabel="batch size B")
-            ax.set_xticks(batches, labels=[str(b) for b in batches])
-            ax.xaxis.minorticks_off()
+            ticks(ax.xaxis, batches)
             ax.grid(True)
         spread = table[(table.truth == truth) & table.bound.isin(SHOWN)].spread_at_equal_pairs
-        shown = [tick for tick in TICKS if 0.7 * spread.min() <= tick <= 1.4 * spread.max()]
-        right.set_yticks(shown, labels=[f"{tick:g}" for tick in shown])
-        right.yaxis.minorticks_off()
+        ticks(right.yaxis, (tick for tick in TICKS if 0.7 * spread.min() <= tick <= 1.4 * spread.max()))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=8)
     return figure
@@ -137,14 +124,9 @@ def compare(table: pd.DataFrame) -> list[Finding]:
         for name, one in part.groupby("bound", sort=False):
             at = one.set_index("batch")
             cap = BOUNDS[str(name)].cap
-            findings.append(
-                Finding(
-                    f"{name}, {truth:.0f} nats: B = {low} and {high}",
-                    f"at most {cap(low - 1):.2f}, {cap(high - 1):.2f}" if cap else "",
-                    f"{at.value[low]:.2f} ± {at.spread_at_equal_pairs[low]:.2g}, "
-                    f"{at.value[high]:.2f} ± {at.spread_at_equal_pairs[high]:.2g}",
-                )
-            )
+            most = f"at most {cap(low - 1):.2f}, {cap(high - 1):.2f}" if cap else ""
+            ours = [f"{at.value[b]:.2f} ± {at.spread_at_equal_pairs[b]:.2g}" for b in (low, high)]
+            findings.append(Finding(f"{name}, {truth:.0f} nats: B = {low} and {high}", most, ", ".join(ours)))
     return findings
 
 

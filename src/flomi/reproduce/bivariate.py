@@ -16,22 +16,8 @@ import torch
 from flomi import tasks
 from flomi.bounds import BOUNDS
 from flomi.critics import JointCritic, SeparateCritic
-from flomi.reproduce.core import (
-    COLOURS,
-    Experiment,
-    Finding,
-    Row,
-    derangements,
-    fresh,
-    learn,
-    model_of,
-    only,
-    panels,
-    read,
-    records,
-    streams,
-    truth_line,
-)
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, only, panels, records, streams, truth_line
+from flomi.reproduce.fresh_rows import derangements, fresh, learn, read
 from flomi.tasks import Task
 from flomi.training.model import Model
 
@@ -39,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BOUND_VS_TRUTH", "GRID", "LANDSCAPE"]
 
 GRID = tuple(np.linspace(0, 0.99, 20).round(4).tolist())  # the paper's correlations
 PAPER_INFONCE = {2: 0.58, 5: 1.2, 10: 1.5, 20: 1.7, 50: 1.85}  # at rho = 0.99, read off its figure
@@ -53,7 +38,7 @@ def pair(rho: float) -> Task:
 def trained_flo(task: Task, seed: int, width: int, steps: int, batch: int, lr: float) -> Model:
     """Separate g and u, one negative a row."""
     rng, generator = streams(seed, task.name, "flo")
-    model = model_of(SeparateCritic(1, 1, (width, width)), 1, BOUNDS["flo"])
+    model = Model(SeparateCritic(1, 1, (width, width)), (1,), BOUNDS["flo"])
     learn(model, BOUNDS["flo"], fresh(task, rng), derangements(1), generator, steps=steps, batch=batch, lr=lr)
     return model
 
@@ -78,30 +63,16 @@ def bound_vs_truth(
         flo = trained_flo(task, seed, width, steps, batch, lr=3e-3)
         rng, _ = streams(seed, task.name, "read")
         found = read(flo, BOUNDS["flo"], fresh(task, rng), n=n, block=500)
-        yield _row(rho, "flo", 2, task.mi, math.nan, found.value, found.stderr, found.plug_in)
+        yield {"rho": rho, "bound": "flo", "K": 2, "truth": task.mi, "cap": math.nan, **found.columns}
         for k in candidates:
             rng, generator = streams(seed, task.name, "infonce", k)
             bound = BOUNDS["infonce"]
-            model = model_of(JointCritic(1, 1, (width, width), heads=1), 1, bound)
+            model = Model(JointCritic(1, 1, (width, width), heads=1), (1,), bound)
             rows = fresh(task, rng)
             learn(model, bound, rows, derangements(k - 1), generator, steps=infonce_steps, batch=128, lr=3e-3)
             found = read(model, bound, rows, n=n, block=500, m=k - 1)
-            yield _row(rho, "infonce", k, task.mi, math.log(k), found.value, found.stderr, found.plug_in)
-
-
-def _row(
-    rho: float, bound: str, k: int, truth: float, cap: float, value: float, stderr: float, plug: float
-) -> Row:
-    return {
-        "rho": rho,
-        "bound": bound,
-        "K": k,
-        "truth": truth,
-        "cap": cap,
-        "value": value,
-        "stderr": stderr,
-        "plug_in": plug,
-    }
+            where = {"rho": rho, "bound": "infonce", "K": k, "truth": task.mi, "cap": math.log(k)}
+            yield {**where, **found.columns}
 
 
 def draw_bound_vs_truth(table: pd.DataFrame) -> Figure:
@@ -124,8 +95,7 @@ def draw_bound_vs_truth(table: pd.DataFrame) -> Figure:
             ax.axhline(math.log(k), color=shade, lw=0.9, ls=":")
             ax.text(0, math.log(k), f"log {k}", color=shade, va="bottom", fontsize=8)
     ax.set_ylim(-0.05, 1.12 * float(table.truth.max()))
-    ax.set(xlabel="correlation", ylabel="nats")
-    ax.set_title("Bound against truth, one Gaussian pair", loc="left")
+    ax.set(xlabel="correlation", ylabel="nats", title="Bound against truth, one Gaussian pair")
     ax.legend(loc="upper left", bbox_to_anchor=(0.12, 1))
     return figure
 
@@ -161,15 +131,10 @@ def landscape(seed: int, *, rho: float, width: int, steps: int, batch: int, spac
     pmi = task.pmi(x, y)
     assert pmi is not None
     density = np.exp(pmi - (x[:, 0] ** 2 + y[:, 0] ** 2) / 2) / (2 * math.pi)
-    for i in range(len(x)):
-        yield {
-            "x": round(float(x[i, 0]), 6),
-            "y": round(float(y[i, 0]), 6),
-            "pmi": float(pmi[i]),
-            "minus_u": -float(u[i]),
-            "g": float(g[i]),
-            "density": float(density[i]),
-        }
+    places = x[:, 0].round(6).tolist(), y[:, 0].round(6).tolist()
+    names = ("x", "y", "pmi", "minus_u", "g", "density")
+    for cell in zip(*places, pmi.tolist(), (-u).tolist(), g.tolist(), density.tolist(), strict=True):
+        yield dict(zip(names, cell, strict=True))
 
 
 def draw_landscape(table: pd.DataFrame) -> Figure:
@@ -182,9 +147,10 @@ def draw_landscape(table: pd.DataFrame) -> Figure:
         filled = ax.contourf(square.columns, square.index, square, levels=levels, cmap="RdBu", vmin=-2, vmax=2,
                              extend="both")  # fmt: skip
         weight = table.pivot(index="y", columns="x", values="density")
-        ax.contour(weight.columns, weight.index, weight, levels=[0.005], colors="#1c2330", linewidths=0.8)
-        ax.set_title(title, loc="left")
-        ax.set(xlabel="x", ylabel="y" if column == "pmi" else "", aspect="equal")
+        ax.contour(
+            weight.columns, weight.index, weight, levels=[0.005], colors=COLOURS["truth"], linewidths=0.8
+        )
+        ax.set(xlabel="x", ylabel="y" if column == "pmi" else "", aspect="equal", title=title)
     figure.colorbar(filled, ax=axes[:3], shrink=0.75, pad=0.01, label="nats", ticks=[-4, -3, -2, -1, 0, 1, 2])
     inside = table[table.density > 0.005]
     ax = axes[3]
@@ -192,8 +158,7 @@ def draw_landscape(table: pd.DataFrame) -> Figure:
     ax.scatter(inside.pmi, inside.minus_u, s=4, color=COLOURS["flo"], alpha=0.7, linewidths=0, label="-u")
     ends = [inside.pmi.min(), inside.pmi.max()]
     ax.plot(ends, ends, color=COLOURS["truth"], lw=1, ls="--")
-    ax.set(xlabel="PMI (nats)", ylabel="-u, g (nats)")
-    ax.set_title("Where p(x, y) > 0.005", loc="left")
+    ax.set(xlabel="PMI (nats)", ylabel="-u, g (nats)", title="Where p(x, y) > 0.005")
     ax.legend(markerscale=3)
     return figure
 

@@ -19,26 +19,16 @@ from flomi import tasks
 from flomi.bounds import BOUNDS
 from flomi.critics import CRITICS, kernel_density, nearest_neighbours
 from flomi.reproduce.bivariate import GRID
-from flomi.reproduce.core import (
-    COLOURS,
-    Experiment,
-    Finding,
-    Row,
-    model_of,
-    panels,
-    read,
-    records,
-    streams,
-    truth_line,
-)
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, records, streams, truth_line
+from flomi.reproduce.fresh_rows import read
 from flomi.tasks.core import Array
 from flomi.training.bound import BoundTraining, fit_network
+from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "kde", "ksg", "revised_ksg"]
 
 PAIRS = 10
 NEIGHBOURS = 6  # k, as in the authors' code
@@ -84,7 +74,7 @@ def flo(x: Array, y: Array, seed: int, steps: int) -> float:
     bound = BOUNDS["flo"]
     build = CRITICS["mlp"].build
     assert build is not None
-    model = model_of(build(PAIRS, PAIRS, (128, 128)), PAIRS, bound)
+    model = Model(build(PAIRS, PAIRS, (128, 128)), (PAIRS,), bound)
     fit_network(model, bound, (rows[0][learned], rows[1][learned]), (rows[0][validation], rows[1][validation]),
                 BoundTraining(steps=steps, lr=1e-3), seed)  # fmt: skip
     count = n - test.start
@@ -103,10 +93,8 @@ def classical(seed: int, *, rhos: Sequence[float], n: int, steps: int) -> Iterat
     for rho in rhos:
         task = tasks.base.pairs(f"pairs-{rho}", (rho,) * PAIRS, PAIRS, PAIRS)
         x, y = task.sample(n, seed)
-        estimators: dict[str, Callable[[Array, Array], float]] = {
-            **ESTIMATORS,
-            "FLO, held out": partial(flo, seed=seed, steps=steps),
-        }
+        estimators = dict(ESTIMATORS)
+        estimators["FLO, held out"] = partial(flo, seed=seed, steps=steps)
         for name, estimate in estimators.items():
             yield {"rho": rho, "estimator": name, "n": n, "truth": task.mi, "value": estimate(x, y)}
 
@@ -123,7 +111,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for name, part in table.groupby("estimator", sort=False):
         ax.plot(part.truth, part.value, marker="o", ms=4, lw=1.4, color=SHADES[str(name)], label=str(name))
     ax.set(xlabel="true MI (nats)", ylabel="estimate (nats)", ylim=(min(-0.5, 1.05 * table.value.min()), top))
-    ax.set_title(f"Ten Gaussian pairs, {table.n.iloc[0]:,} rows", loc="left")
+    ax.set_title(f"Ten Gaussian pairs, {table.n.iloc[0]:,} rows")
     ax.grid(True)
     ax.legend()
     return figure

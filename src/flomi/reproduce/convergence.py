@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "slope"]
 
 SHAPE = (4, 5)  # values of x and of y
 BOX = 3.0  # the projection: |g|, |u| <= 3 holds at the optimum, where |u| <= 1.6
@@ -99,26 +98,21 @@ def slope(table: pd.DataFrame, column: str, octaves: float = 3.0) -> float:
 def draw(table: pd.DataFrame) -> Figure:
     """Gap and error of u against steps, a line for each start, with the rates as straight lines."""
     figure, axes = panels(1, 2, 4.4, 3.5)
-    for ax, column, rate, title, label in (
+    for ax, column, rate, title, error in (
         (axes[0], "gap", -1.0, "Gap to the truth, averaged iterate", "I - FLO (nats)"),
         (axes[1], "error_u", -0.5, "Error of the dual, averaged iterate", "max |u + PMI|"),
     ):
         for _, one in table.groupby("start"):
             ax.plot(one.step, one[column], color=COLOURS["flo"], lw=0.5, alpha=0.3)
         median = table.groupby("step")[column].median()
-        ax.plot(
-            median.index,
-            median,
-            color=COLOURS["flo"],
-            lw=2,
-            label=f"median, slope {slope(table, column):.2f}",
-        )
+        label = f"median, slope {slope(table, column):.2f}"
+        ax.plot(median.index, median, color=COLOURS["flo"], lw=2, label=label)
         end = float(median.index.max())
         line = np.array([end / 30, end])
         ax.plot(line, 2.5 * float(median.iloc[-1]) * (line / end) ** rate, color=COLOURS["truth"], ls="--", lw=1.2,
                 label=f"slope {rate:g}")  # fmt: skip
-        ax.set(xscale="log", yscale="log", xlabel="steps, one pair and one negative each", ylabel=label)
-        ax.set_title(title, loc="left")
+        ax.set(xscale="log", yscale="log", xlabel="steps, one pair and one negative each", ylabel=error)
+        ax.set_title(title)
         ax.grid(True)
         ax.legend(loc="lower left")
     return figure

@@ -1,4 +1,4 @@
-"""What every experiment shares: its record, training on fresh rows, reading out a bound, and saving table and figure.
+"""What every experiment shares: its record, its random numbers, the parts of its figure, and saving table and figure.
 
 An `Experiment` is a generator of rows (`run`), what draws them (`draw`) and what sets them beside the paper's figures
 (`compare`). Everything random comes from `streams(seed, what)`, so a cell does not depend on the cells before it.
@@ -10,60 +10,29 @@ import datetime
 import json
 import math
 import platform
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from flomi._version import __version__
-from flomi.bounds import Bound, Scores
 from flomi.parallel import one_thread
 from flomi.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from flomi.support.files import write_whole
-from flomi.tasks import Task
-from flomi.training.loop import cosine
-from flomi.training.model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "Experiment",
-    "Finding",
-    "Reading",
-    "Row",
-    "Scheme",
-    "Stream",
-    "colour",
-    "derangements",
-    "every_pair",
-    "fresh",
-    "is_complete",
-    "learn",
-    "model_of",
-    "only",
-    "panels",
-    "read",
-    "records",
-    "run",
-    "streams",
-    "timed",
-    "truth_line",
-    "write",
-]
 
 Row: TypeAlias = dict[str, Any]
-Stream: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]  # n -> n rows (x, y) never given before
-Scheme: TypeAlias = Callable[[Model, Tensor, Tensor, torch.Generator], Scores]  # which negatives a step uses
 
 GREEN, PINK, YELLOW, SKY = "#009e73", "#b5628f", "#b8860b", "#56b4e9"
 COLOURS = {
@@ -101,7 +70,7 @@ class Experiment:
     timings: tuple[str, ...] = ()
 
 
-# Randomness and data -------------------------------------------------------------------------------------------------
+# Randomness ----------------------------------------------------------------------------------------------------------
 
 
 def streams(seed: int, *what: object) -> tuple[np.random.Generator, torch.Generator]:
@@ -114,99 +83,6 @@ def streams(seed: int, *what: object) -> tuple[np.random.Generator, torch.Genera
     cell = zlib.crc32(repr(what).encode())
     torch.manual_seed(seed * 1_000_003 + cell)
     return np.random.default_rng([seed, cell]), torch.Generator().manual_seed(seed * 1_000_003 + cell + 1)
-
-
-def fresh(task: Task, rng: np.random.Generator) -> Stream:
-    """Rows of the task as float32 tensors, new ones at each call."""
-
-    def draw(n: int) -> tuple[Tensor, Tensor]:
-        x, y = task.sampler(rng, n)
-        return torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.float32)
-
-    return draw
-
-
-# Training and reading ------------------------------------------------------------------------------------------------
-
-
-def derangements(m: int) -> Scheme:
-    """m negatives a row, by derangements of the batch."""
-    return lambda model, x, y, generator: model.scores(x, y, "derangements", m, generator)
-
-
-def every_pair(model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Scores:
-    """All off-diagonal pairs of the batch."""
-    return model.scores(x, y, "all")
-
-
-def model_of(critic: torch.nn.Module, dim_x: int, bound: Bound) -> Model:
-    """The critic, with a baseline a(x) where the bound asks for one."""
-    return Model(critic, (dim_x,), bound)
-
-
-def learn(
-    model: Model,
-    bound: Bound,
-    rows: Stream,
-    scheme: Scheme,
-    generator: torch.Generator,
-    *,
-    steps: int,
-    batch: int,
-    lr: float,
-    decay: bool = True,
-    watch: Callable[[int, float], None] | None = None,
-) -> None:
-    """Maximise the bound, each step on a batch never seen before, so that nothing can be learned by heart.
-
-    Adam, as in the paper; the rate falls along a cosine to 1/100 (`decay=False`: it stays). Gradients are not clipped:
-    at high MI the few negatives with a large weight are all that holds the estimate down. `watch(step, value)` is shown
-    the bound's value on every training batch.
-    """
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("drift.")]
-    state = bound.state() if bound.state else None
-    optimiser = torch.optim.Adam(parameters, lr=lr, fused=True)
-    model.train()
-    for step in range(1, steps + 1):
-        if decay:
-            optimiser.param_groups[0]["lr"] = lr * cosine(step, steps, 0.01)
-        s = scheme(model, *rows(batch), generator)
-        optimiser.zero_grad(set_to_none=True)
-        (-bound.maximise(s, state)).backward()
-        optimiser.step()
-        if watch is not None:
-            with torch.no_grad():
-                watch(step, bound.value(s).mean().item())
-    model.eval()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A bound on fresh rows: `value` and `plug_in` are means over blocks, `stderr` comes from their spread; `each` [n] rows."""
-
-    value: float
-    stderr: float
-    plug_in: float
-    each: Tensor
-
-
-@torch.no_grad()
-def read(model: Model, bound: Bound, rows: Stream, *, n: int, block: int, m: int | None = None) -> Reading:
-    """Read the bound on n fresh rows in blocks: on all off-diagonal pairs of each, or on m negatives a row.
-
-    Negatives never contain the positive. The plug-in is the mean of the bound's own pointwise MI: E[-u] for FLO.
-    """
-    model.eval()
-    generator = torch.Generator().manual_seed(0)
-    each, plug_in = [], []
-    for _ in range(max(1, n // block)):
-        x, y = rows(block)
-        s = every_pair(model, x, y, generator) if m is None else derangements(m)(model, x, y, generator)
-        each.append(bound.value(s).double())
-        plug_in.append(bound.pmi(s).double().mean())
-    means = torch.stack([v.mean() for v in each])
-    stderr = float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-    return Reading(float(means.mean()), stderr, float(torch.stack(plug_in).mean()), torch.cat(each))
 
 
 # Figures -------------------------------------------------------------------------------------------------------------
@@ -229,6 +105,21 @@ def colour(name: str) -> str:
 def truth_line(ax: Axes, x: Any, y: Any, label: str = "truth") -> None:
     """The true MI, drawn alike everywhere."""
     ax.plot(x, y, color=INK, lw=1.4, ls=(0, (4, 2)), label=label, zorder=4)
+
+
+def ticks(axis: Axis, values: Iterable[float]) -> None:
+    """Ticks at these values and nowhere else."""
+    values = list(values)
+    axis.set_ticks(values, labels=[f"{value:g}" for value in values])
+    axis.minorticks_off()
+
+
+def mean_of(values: pd.Series[float] | NDArray[np.float64], form: str = ".2f") -> str:
+    """The mean, with its standard error where there are several values; `form` is the mean's format."""
+    if len(values) < 2:
+        return f"{np.mean(values):{form}}"
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    return f"{np.mean(values):{form}} ± {error:{form.lstrip('+')}}"
 
 
 def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
@@ -299,17 +190,6 @@ def is_complete(experiment: Experiment, folder: Path, size: str, seed: int) -> b
         return False
     wanted = {"size": size, "seed": seed, "version": __version__}
     return isinstance(about, dict) and {key: about.get(key) for key in wanted} == wanted
-
-
-def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median wall-clock seconds of one call, after a call that warms up."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:

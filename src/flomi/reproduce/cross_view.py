@@ -29,14 +29,13 @@ from flomi.applications.cross_view import (
 from flomi.applications.data import digits, images
 from flomi.bounds import BOUNDS
 from flomi.losses import LOSSES, ContrastiveLoss
-from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, panels, streams
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, colour, mean_of, panels, streams
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Budget", "paired"]
 
 FEATURES = 5  # of each view, as in the paper
 TEMPERATURE = 0.2  # where the learned one starts; contrasts of unit-norm features then span 10 nats
@@ -87,9 +86,8 @@ def views(data: str, seed: int) -> tuple[Views, Views]:
         found, labels = digits.uci_digits(of=("fou", "fac"))
         return _split(Views(found["fou"], found["fac"], labels), generator)
     assert data == "generated", data
-    labels = torch.as_tensor(
-        rng.integers(3, size=400)
-    )  # no files needed: three clusters seen through two maps
+    # No files needed: three clusters seen through two maps.
+    labels = torch.as_tensor(rng.integers(3, size=400))
     centres, maps = torch.randn(3, 6), torch.randn(2, 6, 8)
     x, y = (torch.tanh((centres[labels] + 0.3 * torch.randn(400, 6)) @ m) for m in maps)
     return _split(Views(x, y, labels), generator)
@@ -120,9 +118,8 @@ def cross_view(seed: int, *, budgets: Sequence[Budget]) -> Iterator[Row]:
 def _trained(
     budget: Budget, seed: int, training: Views, test: Views, name: str, batch: int, epochs: int
 ) -> Iterator[Row]:
-    _, generator = streams(
-        seed, "cross-view", budget.data, batch
-    )  # of the loss it knows nothing: runs are paired
+    # Of the loss it knows nothing: runs are paired.
+    _, generator = streams(seed, "cross-view", budget.data, batch)
     model = TwoViews(training.x.shape[1], training.y.shape[1], FEATURES, budget.width)
     loss = USED[name](budget.width, temperature=TEMPERATURE, learn_temperature=True)
     rows = []
@@ -173,12 +170,6 @@ def paired(table: pd.DataFrame, data: str, batch: int) -> np.ndarray[Any, np.dty
     return (wide.flo - wide.infonce).dropna().to_numpy()
 
 
-def _mean(values: np.ndarray[Any, Any], sign: str = "") -> str:
-    """Mean, with its standard error where there are several values."""
-    words = f"{values.mean():{sign}.2f}"
-    return f"{words} ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}" if len(values) > 1 else words
-
-
 def _ends(table: pd.DataFrame, data: str) -> pd.DataFrame:
     """The last row of every loss at the first batch size, that of the paper, and CCA's."""
     part = table[(table.data == data) & table["last"]]
@@ -195,14 +186,12 @@ def compare(table: pd.DataFrame) -> list[Finding]:
         of_losses = accuracy_of.drop("cca")
         for name, part in ends.groupby("loss", sort=False):
             accuracy, shown = PAPER.get(str(name), (None, None)) if data in images.DATASETS else (None, None)
-            paper = (
-                ""
-                if accuracy is None
-                else f"{accuracy:.1f} %" + (f", {shown:.2f} in training" if shown else "")
-            )
-            ours = f"{_mean(part.accuracy.to_numpy())} %, {_mean(part.mi.to_numpy())} held out"
+            paper = "" if accuracy is None else f"{accuracy:.1f} %"
+            if shown:
+                paper += f", {shown:.2f} in training"
+            ours = f"{mean_of(part.accuracy)} %, {mean_of(part.mi)} held out"
             if name != "cca":
-                ours += f", {_mean(part.training.to_numpy())} in training"
+                ours += f", {mean_of(part.training)} in training"
             findings.append(Finding(f"{data}: {name}, accuracy and nats", paper, ours))
         best, worst = of_losses.idxmax(), of_losses.idxmin()
         findings += [
@@ -211,17 +200,16 @@ def compare(table: pd.DataFrame) -> list[Finding]:
             Finding(f"{data}: worst MI loss ({worst}) over CCA, points", "8.9" if data in images.DATASETS else "",
                     f"{of_losses.min() - accuracy_of['cca']:+.1f}"),
         ]  # fmt: skip
-        for batch in sorted(table[(table.data == data) & (table.batch > 0)].batch.unique()):
+        late = table[(table.data == data) & (table.batch > 0)]
+        for batch in sorted(late.batch.unique()):
             gaps = paired(table, data, batch)
             paper = "+0.2 (one run)" if batch == 128 and data in images.DATASETS else ""
             findings.append(
                 Finding(f"{data}: FLO over InfoNCE at batch {batch}, points", paper,
-                        f"{_mean(gaps, '+')} ({len(gaps)} seed{'s' * (len(gaps) != 1)})")
+                        f"{mean_of(gaps, '+.2f')} ({len(gaps)} seed{'s' * (len(gaps) != 1)})")
             )  # fmt: skip
-        late = table[(table.data == data) & (table.batch > 0)]
-        half = late[~late["last"]].set_index(["loss", "batch", "seed"]).accuracy
-        end = late[late["last"]].set_index(["loss", "batch", "seed"]).accuracy
-        gain = (end - half).dropna()
+        by_run = late.set_index(["loss", "batch", "seed"])
+        gain = (by_run[by_run["last"]].accuracy - by_run[~by_run["last"]].accuracy).dropna()
         findings.append(
             Finding(f"{data}: accuracy gained in the second half of training, points", "",
                     f"{gain.mean():+.1f} on average, {gain.max():+.1f} at most")
@@ -247,10 +235,9 @@ def draw(table: pd.DataFrame) -> Figure:
                 right.plot([at - 0.15, at + 0.15], [gaps.mean()] * 2, color=COLOURS["truth"], lw=1.6)
         right.axhline(0, color=COLOURS["truth"], lw=0.8)
         right.set_xticks(range(len(batches)), labels=[f"batch {batch}" for batch in batches])
-        right.set(xlim=(-0.6, len(batches) - 0.4), ylabel="points, one dot a seed")
-        right.set_title("FLO over InfoNCE", loc="left")
-        left.set_title(f"{data}: accuracy on {2 * FEATURES} features", loc="left")
-        middle.set_title("What they share", loc="left")
+        right.set(xlim=(-0.6, len(batches) - 0.4), ylabel="points, one dot a seed", title="FLO over InfoNCE")
+        left.set_title(f"{data}: accuracy on {2 * FEATURES} features")
+        middle.set_title("What they share")
         for ax in (left, middle, right):
             ax.grid(axis="y")
     return figure
@@ -278,14 +265,10 @@ def _draw_nats(ax: Axes, ends: pd.DataFrame, names: Sequence[str]) -> None:
         ax.plot(at - 0.2, part.training.mean(), "^", ms=5, mfc="none", color=colour(name))
         own = part.held_out.mean()
         ax.plot(at + 0.2, max(own, 0.1), "s" if own > 0 else "v", ms=4, mfc="none", color=colour(name))
-    for marker, label in (
-        ("o", "referee, held out"),
-        ("^", "own bound, training"),
-        ("s", "own bound, held out"),
-    ):
-        ax.plot(
-            [], [], marker, color=COLOURS["truth"], ms=4, mfc=None if marker == "o" else "none", label=label
-        )
+    labels = {"o": "referee, held out", "^": "own bound, training", "s": "own bound, held out"}
+    for marker, label in labels.items():
+        face = None if marker == "o" else "none"
+        ax.plot([], [], marker, color=COLOURS["truth"], ms=4, mfc=face, label=label)
     ax.set(ylabel="nats", ylim=(0, None))
     ax.set_xticks(range(len(names) + 1), labels=["cca", *names], rotation=30)
     ax.legend(fontsize=7)

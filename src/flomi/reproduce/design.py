@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 TRUTH = 2.4158  # of one measurement of the noisy line at an edge, by quadrature
 KNOWN = {  # designs of other people, and what PCE with 20,000 contrasts says of them
@@ -181,7 +180,7 @@ def draw(table: pd.DataFrame) -> Figure:
     handles: dict[str, Any] = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
     axes[0].legend(handles.values(), handles.keys())
     axes[0].set(xlabel="d", ylabel="nats", xlim=(-10.6, 10.6), ylim=(0, None))
-    axes[0].set_title("Noisy line, one measurement", loc="left")
+    axes[0].set_title("Noisy line, one measurement")
     parts = (
         ("noisy-linear", 10, "Noisy line, ten: d"),
         ("pharmacokinetic", 5, "Pharmacokinetics: hours"),
@@ -197,7 +196,7 @@ def draw(table: pd.DataFrame) -> Figure:
         labels = [f"{name}: {some[some.by == name].gain.mean():.2f}" for name in names]
         ax.set_yticks(range(len(names)), labels=labels[::-1])
         ax.set_ylim(-0.6, len(names) - 0.4)
-        ax.set_title(f"{title}, and nats", loc="left")
+        ax.set_title(f"{title}, and nats")
         ax.grid(axis="x")
     return figure
 

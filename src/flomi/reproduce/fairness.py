@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "Cell", "cells", "evaluate"]
 
 TASK = "task alone"
 MADE = "made"  # rows that are generated, for tests: no file is needed
@@ -42,15 +42,6 @@ class Cell:
     method: str
     weight: float
     seed: int
-
-
-def cells(seed: int, data: Sequence[tuple[str, bool]], weights: Sequence[float]) -> Iterator[Cell]:
-    """Every model of the experiment, in the order of its table."""
-    for table, s_in_x in data:
-        yield Cell(table, s_in_x, TASK, 0.0, seed)
-        for method in PENALTIES:
-            for weight in weights:
-                yield Cell(table, s_in_x, method, weight, seed)
 
 
 def evaluate(
@@ -91,12 +82,10 @@ def fairness(
     seed: int, *, data: Sequence[tuple[str, bool]], weights: Sequence[float], steps: int, batch: int
 ) -> Iterator[Row]:
     """Rows (table, s_in_x, method, weight, seed)."""
-    key, people = None, None
-    for cell in cells(seed, data, weights):
-        if people is None or key != (cell.table, cell.s_in_x):
-            key = (cell.table, cell.s_in_x)
-            people = people_of(*key, seed)
-        yield evaluate(cell, people, steps=steps, batch=batch)
+    for table, s_in_x in data:
+        people = people_of(table, s_in_x, seed)
+        for method, weight in [(TASK, 0.0), *product(PENALTIES, weights)]:
+            yield evaluate(Cell(table, s_in_x, method, weight, seed), people, steps=steps, batch=batch)
 
 
 def _made(seed: int, s_in_x: bool, n: int = 1200) -> tuple[People, People]:
@@ -145,8 +134,7 @@ def draw(table: pd.DataFrame) -> Figure:
                         label=method if i == 0 and ax is axes[0] else None)  # fmt: skip
                 ax.plot(runs.parity_gap, runs[column], ls="", marker="o", ms=3, color=shade, alpha=0.7)
             ax.plot(alone.parity_gap, alone[column], ls="", marker="s", ms=6, color=COLOURS["truth"])
-            ax.set_title(f"{name}, s {'in x' if s_in_x else 'not in x'}", loc="left")
-            ax.set(xlabel="parity gap", ylabel=label)
+            ax.set(xlabel="parity gap", ylabel=label, title=f"{name}, s {'in x' if s_in_x else 'not in x'}")
             ax.grid(True)
         axes[2 * i].axhline(some.constant_error.mean(), color=COLOURS["truth"], ls=(0, (4, 2)), lw=1)
     figure.legend(loc="outside lower center", ncols=len(SHADES))

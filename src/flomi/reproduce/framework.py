@@ -18,14 +18,14 @@ from torch import Tensor
 from flomi import bounds
 from flomi.bounds import Scores, fenchel
 from flomi.critics import mlp
-from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams
+from flomi.report.style import GREY
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams, ticks
 from flomi.scores import Table
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 RHO = 0.8
 TRUTH = -0.5 * math.log1p(-(RHO**2))
@@ -160,8 +160,8 @@ U = {
 def draw(table: pd.DataFrame) -> Figure:
     """Value and spread of one batch against m. UBA, which a learned u reaches, is drawn as open markers about FLO's."""
     shades = {
-        "UBA": "#1c2330", "FLO": COLOURS["flo"], "TUBA": COLOURS["tuba"], "DV": COLOURS["dv"],
-        "NWJ": COLOURS["nwj"], "FLO-u(x)": "#767d88", "DV, batch": COLOURS["dv"],
+        "UBA": COLOURS["truth"], "FLO": COLOURS["flo"], "TUBA": COLOURS["tuba"], "DV": COLOURS["dv"],
+        "NWJ": COLOURS["nwj"], "FLO-u(x)": GREY, "DV, batch": COLOURS["dv"],
         "InfoNCE": COLOURS["infonce"], "FDV": COLOURS["i-alpha"],
     }  # fmt: skip
     figure, (left, right) = panels(1, 2, 4.6, 3.8)
@@ -172,18 +172,16 @@ def draw(table: pd.DataFrame) -> Figure:
             look |= {"marker": "s", "ms": 7, "mfc": "none", "ls": "", "zorder": 5}
         left.errorbar(part.m, part.value, 2 * part.stderr, label=str(name), elinewidth=1.3, **look)
         right.plot(part.m, part.spread, **look)
-    left.axhline(TRUTH, color="#1c2330", ls=(0, (4, 2)), lw=1)
+    left.axhline(TRUTH, color=COLOURS["truth"], ls=(0, (4, 2)), lw=1)
     left.text(table.m.max(), TRUTH, "truth ", ha="right", va="bottom")
     left.set_ylim(min(0, table.population.min() - 0.1), 2.7 * TRUTH)
-    left.set_title("Mean value", loc="left")
-    left.set(xlabel="negatives of a row, m", ylabel="nats", xscale="log")
-    right.set_title("Standard deviation of one batch", loc="left")
+    left.set(xlabel="negatives of a row, m", ylabel="nats", xscale="log", title="Mean value")
+    right.set_title("Standard deviation of one batch")
     right.set(xlabel="negatives of a row, m", ylabel="nats", xscale="log", yscale="log")
-    right.set_yticks(SPREADS, labels=[str(v) for v in SPREADS])
+    ticks(right.yaxis, SPREADS)
     for ax in (left, right):
         ax.grid(True)
-        ax.set_xticks(sorted(table.m.unique()), labels=[str(m) for m in sorted(table.m.unique())])
-        ax.minorticks_off()
+        ticks(ax.xaxis, sorted(table.m.unique()))
     figure.legend(loc="outside lower center", ncols=5)
     return figure
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "fast_ica"]
 
 LOG_COSH = 0.374567  # E log cosh of a standard normal
 KINDS = ("as they are", "shuffled")
@@ -89,8 +88,7 @@ def draw(table: pd.DataFrame) -> Figure:
         truth = table[(table.sources == kind) & (table.method == "truth")]
         right.plot(truth.amari, truth.total_correlation, "s", ms=5, color=COLOURS["i-alpha"], label="truth")
         left.set_xticks(range(len(SHADES)), labels=list(SHADES))
-        left.set(ylabel="Amari distance", ylim=(0, None))
-        left.set_title(f"sources {kind}", loc="left")
+        left.set(ylabel="Amari distance", ylim=(0, None), title=f"sources {kind}")
         right.set(xlabel="Amari distance", ylabel="total correlation, nats")
         left.grid(axis="y")
         right.grid(True)

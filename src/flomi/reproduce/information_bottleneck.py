@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT"]
 
 TASK = "none"
 TRAINING = 1200  # of 1,797 rows
@@ -47,19 +46,17 @@ def information_bottleneck(
 def draw(table: pd.DataFrame) -> Figure:
     """I(z; y), test error and the variational bound against I(x; z), which is drawn between its two bounds."""
     figure, axes = panels(1, 3, 4.0, 3.3)
-    whats = (
-        ("of_y", "I(z; y) in nats, at least"),
-        ("error", "test error"),
-        ("kl", "KL from the best Gaussian, nats"),
-    )
-    for ax, (what, label) in zip(axes, whats, strict=True):
+    labels = {
+        "of_y": "I(z; y) in nats, at least",
+        "error": "test error",
+        "kl": "KL from the best Gaussian, nats",
+    }
+    for ax, (what, label) in zip(axes, labels.items(), strict=True):
         for name, part in table.groupby("penalty", sort=False):
             part = part.sort_values("of_x_least")
             shade = SHADES.get(str(name), COLOURS["truth"])
             ax.plot(part.of_x_least, part[what], "o-", ms=4, color=shade, label=name)
-            most = part.of_x_most.clip(
-                upper=table.of_x_least.max() + 1
-            )  # without a penalty it is without limit
+            most = part.of_x_most.clip(upper=table.of_x_least.max() + 1)  # without a penalty it has no limit
             ax.hlines(part[what], part.of_x_least, most, color=shade, lw=1)
         ax.set(xlabel="I(x; z) in nats, between its bounds", ylabel=label)
         ax.grid(True)

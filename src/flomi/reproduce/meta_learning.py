@@ -27,14 +27,13 @@ from flomi.applications.meta_learning import (
     information,
     sinusoids,
 )
-from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, streams
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, mean_of, panels, streams, ticks
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "chosen", "paired"]
 
 ROWS, SHOTS = 20, 10  # of a training task; half of them are the support set, as in Finn et al. 2017
 JUDGED = 60  # rows of the tasks that judge: 10 to learn from, 50 to be right on
@@ -113,40 +112,32 @@ def _judged(
 
 def chosen(table: pd.DataFrame) -> pd.DataFrame:
     """Of every seed and number of tasks the last row whose weight has the smallest validation error; 0 is a candidate."""
-    last = table[(table.method == "set") & table["last"]]
-    return (
-        last.loc[last.groupby(["seed", "tasks"]).validation.idxmin()]
-        .set_index(["tasks", "seed"])
-        .sort_index()
-    )
+    return _best(table[(table.method == "set") & table["last"]])
 
 
 def alone(table: pd.DataFrame) -> pd.DataFrame:
     """The last rows of weight 0, one for every seed and number of tasks."""
-    last = table[(table.method == "set") & table["last"] & (table.weight == 0)]
-    return last.set_index(["tasks", "seed"]).sort_index()
+    return _by_tasks(table[(table.method == "set") & table["last"] & (table.weight == 0)])
 
 
 def stopped(table: pd.DataFrame) -> pd.DataFrame:
     """Weight 0 at the reading with the smallest validation error: stopping early in place of a penalty."""
-    some = table[(table.method == "set") & (table.weight == 0)]
-    return (
-        some.loc[some.groupby(["seed", "tasks"]).validation.idxmin()]
-        .set_index(["tasks", "seed"])
-        .sort_index()
-    )
+    return _best(table[(table.method == "set") & (table.weight == 0)])
+
+
+def _best(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of every seed and number of tasks the row with the smallest validation error."""
+    return _by_tasks(rows.loc[rows.groupby(["seed", "tasks"]).validation.idxmin()])
+
+
+def _by_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.set_index(["tasks", "seed"]).sort_index()
 
 
 def paired(table: pd.DataFrame, tasks: int) -> NDArray[np.float64]:
     """Test error with the chosen weight minus that with weight 0, one for each seed."""
     change: NDArray[np.float64] = (chosen(table).test - alone(table).test).loc[tasks].to_numpy()
     return change
-
-
-def _mean(values: NDArray[np.float64], sign: str = "") -> str:
-    """Mean, with its standard error where there are several values."""
-    words = f"{values.mean():{sign}.3f}"
-    return f"{words} ± {values.std(ddof=1) / math.sqrt(len(values)):.3f}" if len(values) > 1 else words
 
 
 def compare(table: pd.DataFrame) -> list[Finding]:
@@ -157,17 +148,17 @@ def compare(table: pd.DataFrame) -> list[Finding]:
     for n in sorted(table.tasks.unique()):
         where, some = f"{n} tasks", with_it.loc[n]
         weights = ", ".join(f"{weight:g}" for weight in some.weight)
-        gaps = [_mean((part.loc[n].test - part.loc[n].train).to_numpy()) for part in (without, with_it)]
+        gaps = [mean_of(part.loc[n].test - part.loc[n].train, ".3f") for part in (without, with_it)]
         best = maml[maml.tasks == n].groupby("adapt").test.mean()
         findings += [
-            Finding(f"{where}: test error, weight 0", "no numbers", _mean(without.loc[n].test.to_numpy())),
+            Finding(f"{where}: test error, weight 0", "no numbers", mean_of(without.loc[n].test, ".3f")),
             Finding(f"{where}: chosen weight minus weight 0, test error, paired", "below 0",
-                    f"{_mean(paired(table, n), '+')} (weight of each seed: {weights})"),
+                    f"{mean_of(paired(table, n), '+.3f')} (weight of each seed: {weights})"),
             Finding(f"{where}: gap, test minus train, weight 0 and chosen weight", "smaller with it",
                     f"{gaps[0]} and {gaps[1]}"),
             Finding(f"{where}: I(W; S) in nats, weight 0 and chosen weight", "",
                     f"{_nats(without.loc[n])} and {_nats(some)}"),
-            Finding(f"{where}: weight 0 stopped early, test error", "", _mean(early.loc[n].test.to_numpy())),
+            Finding(f"{where}: weight 0 stopped early, test error", "", mean_of(early.loc[n].test, ".3f")),
             Finding(f"{where}: MAML, test error after {' and '.join(map(str, best.index))} steps", "",
                     " and ".join(f"{value:.3f}" for value in best)),
         ]  # fmt: skip
@@ -200,17 +191,14 @@ def draw(table: pd.DataFrame) -> Figure:
         right.plot(mean.index, mean, color=shade, lw=1.4, label=f"{n} tasks")
     right.axhline(0, color=COLOURS["truth"], lw=0.8)
     right.set(xscale="log", xlabel="weight of the penalty", ylabel="change of the test error")
-    right.set_title("Against weight 0, one dot a seed", loc="left")
+    right.set_title("Against weight 0, one dot a seed")
     left.set(xscale="log", xlabel="training tasks", ylabel="mean squared error", ylim=(0, None))
-    left.set_title("Test tasks", loc="left")
-    middle.set(xscale="log", xlabel="training tasks", ylabel="test minus train")
-    middle.set_title("Gap", loc="left")
+    left.set_title("Test tasks")
+    middle.set(xscale="log", xlabel="training tasks", ylabel="test minus train", title="Gap")
     weights = sorted(set(last.weight) - {0.0})
-    right.set_xticks(weights, labels=[f"{weight:g}" for weight in weights])
-    right.minorticks_off()
+    ticks(right.xaxis, weights)
     for ax in (left, middle):
-        ax.set_xticks(pools, labels=[str(n) for n in pools])
-        ax.minorticks_off()
+        ticks(ax.xaxis, pools)
         ax.legend()
         ax.grid(True)
     right.legend()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,18 +19,32 @@ from flomi.applications.data import images
 from flomi.applications.data.images import Images
 from flomi.applications.self_supervised import Encoder, linear_probe, train
 from flomi.losses import LOSSES, ContrastiveLoss
-from flomi.reproduce.core import COLOURS, GREEN, PINK, Experiment, Finding, Row, only, panels, streams
+from flomi.reproduce.core import (
+    COLOURS,
+    Experiment,
+    Finding,
+    Row,
+    mean_of,
+    panels,
+    streams,
+    ticks,
+    truth_line,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["PRECISION", "SELF_SUPERVISED"]
 
 USED = ("infonce", "flo", "fdv", "flatnce")
 BASELINE = "infonce"  # what the others are compared with
 PAPER = {"flo": "97.1 % on MNIST at 512"}
-SHADES = {"infonce": COLOURS["infonce"], "flo": COLOURS["flo"], "fdv": GREEN, "flatnce": PINK}
+SHADES = {
+    "infonce": COLOURS["infonce"],
+    "flo": COLOURS["flo"],
+    "fdv": COLOURS["nwj"],
+    "flatnce": COLOURS["tuba"],
+}
 REFERENCE = 128  # the batch size at which the rate is `lr`
 
 
@@ -41,10 +55,8 @@ def pixels_of(data: str, seed: int) -> tuple[Images, Images]:
     _, generator = streams(seed, "self-supervised images")
     labels = torch.randint(4, (240,), generator=generator)
     down, across = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
-    angle, phase = (
-        (labels * math.pi / 4)[:, None, None],
-        2 * math.pi * torch.rand(240, 1, 1, generator=generator),
-    )
+    angle = (labels * math.pi / 4)[:, None, None]
+    phase = 2 * math.pi * torch.rand(240, 1, 1, generator=generator)
     waves = (1.2 * (angle.cos() * down + angle.sin() * across) + phase).sin()
     every = Images((127.5 * (1 + waves)).to(torch.uint8)[:, None], labels, ("|", "/", "-", "\\"))
     return every[:160], every[160:]
@@ -85,36 +97,27 @@ def self_supervised(
             model = Encoder(channels, width)
             loss = LOSSES[name](64, temperature=temperature)
             rate = lr * math.sqrt(batch / REFERENCE)
-            curve = _curve(model, loss, training.pixels, epochs, batch, rate, readings, generator)
+            options = {"epochs": epochs, "batch": batch, "lr": rate, "generator": generator}
+            curve = _curve(model, loss, training.pixels, readings, **options)
             curve[-1] |= {"last": True, "accuracy": probe(model)}
             for reading in curve:
                 yield {"data": data, "seed": seed, "loss": name, "batch": batch, **reading}
 
 
-def _curve(
-    model: Encoder,
-    loss: ContrastiveLoss,
-    pixels: Tensor,
-    epochs: int,
-    batch: int,
-    lr: float,
-    readings: int,
-    generator: torch.Generator,
-) -> list[Row]:
-    """Train, and read the loss's running numbers at equal distances, the last time at the end."""
-    steps = epochs * (len(pixels) // batch)
+def _curve(model: Encoder, loss: ContrastiveLoss, pixels: Tensor, readings: int, **options: Any) -> list[Row]:
+    """Train, with `options` of `train`, and read the loss's running numbers at equal distances, the last time at the end."""
+    batch = options["batch"]
+    steps = options["epochs"] * (len(pixels) // batch)
     wanted = {max(1, round(steps * (k + 1) / readings)) for k in range(readings)}
     found: list[Row] = []
 
     def watch(step: int) -> None:
         if step in wanted:
             ceiling = math.nan if loss.ceiling is None else loss.ceiling
-            found.append(
-                {"seen": step * batch, "last": False, "accuracy": math.nan, "mi": loss.mi(), "ceiling": ceiling,
-                 "ness": loss.ness()}
-            )  # fmt: skip
+            numbers = {"mi": loss.mi(), "ceiling": ceiling, "ness": loss.ness()}
+            found.append({"seen": step * batch, "last": False, "accuracy": math.nan, **numbers})
 
-    train(model, loss, pixels, epochs=epochs, batch=batch, lr=lr, generator=generator, watch=watch)
+    train(model, loss, pixels, watch=watch, **options)
     return found
 
 
@@ -135,28 +138,21 @@ def compare(table: pd.DataFrame) -> list[Finding]:
     for name in USED:
         part = ends[ends.loss == name]
         at = part.groupby("batch").accuracy.mean()
-        findings.append(
-            Finding(f"{name}: probe at batch {low} and {high}", PAPER.get(name, ""),
-                    f"{at[low]:.2f} %, {at[high]:.2f} %")
-        )  # fmt: skip
+        ours = f"{at[low]:.2f} %, {at[high]:.2f} %"
+        findings.append(Finding(f"{name}: probe at batch {low} and {high}", PAPER.get(name, ""), ours))
     of_baseline = lost(table, BASELINE)
     for name in USED:
         points = lost(table, name)
-        words = f"{points.mean():+.2f}"
-        if len(points) > 1:
-            words += f" ± {points.std() / math.sqrt(len(points)):.2f}"
+        words = mean_of(points, "+.2f")
         if name != BASELINE and of_baseline.mean() > 0:
             words += f", {points.mean() / of_baseline.mean():.0%} of InfoNCE's"
         claim = "" if name == BASELINE else "little (a claim, on other data)"
-        plural = "s" * (seeds != 1)
-        findings.append(
-            Finding(f"{name}: points lost, batch {high} to {low} ({seeds} seed{plural})", claim, words)
-        )
+        what = f"{name}: points lost, batch {high} to {low} ({seeds} seed{'s' * (seeds != 1)})"
+        findings.append(Finding(what, claim, words))
     for batch in (low, high):
-        share = only(ends, batch=batch, loss=BASELINE).ness.mean()
-        findings.append(
-            Finding(f"negatives that count at batch {batch}, InfoNCE", "", f"{share:.0%} of {batch - 1}")
-        )
+        share = ends[(ends.batch == batch) & (ends.loss == BASELINE)].ness.mean()
+        what = f"negatives that count at batch {batch}, InfoNCE"
+        findings.append(Finding(what, "", f"{share:.0%} of {batch - 1}"))
     return findings
 
 
@@ -171,9 +167,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axes[0].plot(mean.index, mean, marker="o", ms=4, lw=1.3, color=SHADES[name], label=name)
         axes[0].plot(part.batch, part.accuracy, ".", ms=4, color=SHADES[name], alpha=0.5)
     axes[0].set(xscale="log", xlabel="batch size", ylabel="% of test images right")
-    axes[0].set_xticks(batches, labels=[str(b) for b in batches])
-    axes[0].xaxis.minorticks_off()
-    axes[0].set_title("Linear probe", loc="left")
+    ticks(axes[0].xaxis, batches)
+    axes[0].set_title("Linear probe")
     axes[0].legend()
     for ax, batch in zip(axes[1:], (batches[0], batches[-1]), strict=True):
         for name in USED:
@@ -181,7 +176,7 @@ def draw(table: pd.DataFrame) -> Figure:
             curve = part.groupby("seen").ness.mean()
             ax.plot(curve.index, curve, color=SHADES[name], lw=1.3, label=name)
         ax.set(xlabel="images seen", ylabel="share of negatives that count", ylim=(0, 1))
-        ax.set_title(f"Effective sample size, batch {batch}", loc="left")
+        ax.set_title(f"Effective sample size, batch {batch}")
     for ax in axes:
         ax.grid(axis="y")
     return figure
@@ -249,10 +244,8 @@ def compare_precision(table: pd.DataFrame) -> list[Finding]:
         paper = "17" if kind == "float32" else ""
         findings.append(Finding(f"{kind}: margin from which InfoNCE's gradient is 0", paper, first))
         end = part[part.margin == top].iloc[0]
-        findings.append(
-            Finding(f"{kind}: FlatNCE's gradient at a margin of {top:g}", "-1",
-                    f"{end.flatnce:.3f} written down, {end.flomi_flatnce:.3f} by flomi")
-        )  # fmt: skip
+        ours = f"{end.flatnce:.3f} written down, {end.flomi_flatnce:.3f} by flomi"
+        findings.append(Finding(f"{kind}: FlatNCE's gradient at a margin of {top:g}", "-1", ours))
     return findings
 
 
@@ -262,19 +255,12 @@ def draw_precision(table: pd.DataFrame) -> Figure:
     figure, axes = panels(1, len(kinds), 3.6, 3.0)
     for ax, kind in zip(axes, kinds, strict=True):
         part = table[table.type == kind]
-        ax.plot(
-            part.margin,
-            -part.exact_infonce,
-            color=COLOURS["truth"],
-            ls=(0, (4, 2)),
-            lw=1.2,
-            label="InfoNCE, exact",
-        )
+        truth_line(ax, part.margin, -part.exact_infonce, "InfoNCE, exact")
         for name, label in (("infonce", "InfoNCE"), ("flatnce", "FlatNCE")):
             kept = part[part[name] != 0]
             ax.plot(kept.margin, -kept[name], "o", ms=4, color=SHADES[name], label=label)
         ax.set(yscale="log", xlabel="margin of the positive", ylabel="gradient on its score, sign changed")
-        ax.set_title(str(kind), loc="left")
+        ax.set_title(str(kind))
         ax.grid(axis="y")
     axes[-1].legend()
     return figure

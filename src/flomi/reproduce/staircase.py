@@ -23,20 +23,10 @@ from torch import Tensor, nn
 from flomi import tasks
 from flomi.bounds import BOUNDS, Bound, Scores
 from flomi.critics import ConditionalGaussian, QuadraticCritic
-from flomi.reproduce.core import (
-    COLOURS,
-    Experiment,
-    Finding,
-    Row,
-    Stream,
-    every_pair,
-    fresh,
-    learn,
-    model_of,
-    panels,
-    records,
-    streams,
-)
+from flomi.report.style import GREY
+from flomi.reproduce.core import COLOURS, Experiment, Finding, Row, panels, records, streams
+from flomi.reproduce.fresh_rows import Stream, every_pair, fresh, learn, read
+from flomi.scores import Dense
 from flomi.training.model import Model
 
 if TYPE_CHECKING:
@@ -44,11 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "alike"]
 
 DIM, BATCH, LR = 20, 64, 1e-3
 COMPARED = ("flo", "nwj", "tuba", "dv", "infonce", "js", "smile", "fdv", "doe")  # with the same budget
 WARM = "flo, warm"
+UNREAD = ("stderr", "plug_in", "effective_pairs")  # of a training curve
 SMOOTH = 40  # points of a curve in each stair; each is the mean of the steps since the last
 
 
@@ -85,7 +75,7 @@ def staircase(seed: int, *, steps: int, warm_steps: int, n: int) -> Iterator[Row
     stairs = tasks.suite("staircase")
     for group in alike():
         rng, generator = streams(seed, "staircase", group[0].name)
-        model = model_of(critic_for(group[0]), DIM, group[0])
+        model = Model(critic_for(group[0]), (DIM,), group[0])
         for i, task in enumerate(stairs):
             rows = fresh(task, rng)
             curves = _Curves(group, steps)
@@ -93,11 +83,12 @@ def staircase(seed: int, *, steps: int, warm_steps: int, n: int) -> Iterator[Row
                 model, group[0], rows, curves.scheme, generator, steps=steps, batch=BATCH, lr=LR, decay=False
             )
             for bound in group:
+                where = {"bound": bound.name, "side": bound.side}
                 for step, value in curves.smooth(bound.name):
-                    yield _row(bound, "training", task.mi, i * steps + step, value)
-                yield _row(
-                    bound, "fresh", task.mi, (i + 1) * steps, **_read(model, bound, rows, n // 4, BATCH)
-                )
+                    point = {"truth": task.mi, "step": i * steps + step, "value": value}
+                    yield {**where, "kind": "training", **point, **dict.fromkeys(UNREAD, math.nan)}
+                end = {"kind": "fresh", "truth": task.mi, "step": (i + 1) * steps}
+                yield {**where, **end, **_read(model, bound, rows, n // 4, BATCH)}
     yield from warm_flo(seed, steps=warm_steps, n=n)
 
 
@@ -105,7 +96,7 @@ def warm_flo(seed: int, *, steps: int, n: int) -> Iterator[Row]:
     """FLO with a warm start: g by the Jensen-Shannon objective, u from -g, then both by FLO."""
     rng, generator = streams(seed, "staircase", WARM)
     js, flo = BOUNDS["js"], BOUNDS["flo"]
-    model = model_of(QuadraticCritic(DIM, DIM), DIM, flo)
+    model = Model(QuadraticCritic(DIM, DIM), (DIM,), flo)
     for task in tasks.suite("staircase"):
         rows = fresh(task, rng)
         learn(model, js, rows, every_pair, generator, steps=steps, batch=128, lr=3e-3)
@@ -113,8 +104,8 @@ def warm_flo(seed: int, *, steps: int, n: int) -> Iterator[Row]:
             for weight in model.critic.parameters():  # [g's, u's]
                 weight[1] = -weight[0]
         learn(model, flo, rows, every_pair, generator, steps=steps // 20, batch=1024, lr=1e-3)
-        found = _read(model, flo, rows, n, block=min(2000, n))
-        yield {**_row(flo, "fresh", task.mi, 0, **found), "bound": WARM}
+        where = {"bound": WARM, "side": flo.side, "kind": "fresh", "truth": task.mi, "step": 0}
+        yield {**where, **_read(model, flo, rows, n, block=min(2000, n))}
 
 
 class _Curves:
@@ -138,52 +129,19 @@ class _Curves:
             yield end, float(np.mean(values[end - self.every : end]))
 
 
-@torch.no_grad()
-def _read(model: Model, bound: Bound, rows: Stream, n: int, block: int) -> dict[str, float]:
+def _read(model: Model, bound: Bound, rows: Stream, n: int, block: int) -> Row:
     """Bound and plug-in on n fresh rows in blocks, with the effective number of pairs of FLO's exponential term."""
-    model.eval()
-    values, plug_ins, sums, squares = [], [], 0.0, 0.0
-    for _ in range(max(1, n // block)):
-        x, y = rows(block)
-        s = every_pair(model, x, y, torch.Generator())
-        values.append(bound.value(s).double().mean())
-        plug_ins.append(bound.pmi(s).double().mean())
-        if "u" in bound.needs:
-            a, b = model.critic.encode(x, y)  # type: ignore[operator]
-            g = model.critic.matrix(a, b).double()  # type: ignore[operator]
-            weight = torch.exp(g - s.pos[:, None] - s.need("u")[:, None]).fill_diagonal_(0)
-            sums, squares = sums + float(weight.sum()), squares + float(weight.square().sum())
-    found = torch.stack(values)
-    spread = float(found.std()) if len(found) > 1 else math.nan
-    return {
-        "value": float(found.mean()),
-        "stderr": spread / math.sqrt(len(found)),
-        "plug_in": float(torch.stack(plug_ins).mean()),
-        "effective_pairs": sums**2 / squares if squares else math.nan,
-    }
+    sums, squares = 0.0, 0.0
 
+    def watch(s: Scores) -> None:
+        nonlocal sums, squares
+        assert isinstance(s.negatives, Dense)  # every pair
+        g = s.negatives.matrix.double()
+        weight = torch.exp(g - s.pos[:, None] - s.need("u")[:, None]).fill_diagonal_(0)
+        sums, squares = sums + float(weight.sum()), squares + float(weight.square().sum())
 
-def _row(
-    bound: Bound,
-    kind: str,
-    truth: float,
-    step: int,
-    value: float,
-    stderr: float = math.nan,
-    plug_in: float = math.nan,
-    effective_pairs: float = math.nan,
-) -> Row:
-    return {
-        "bound": bound.name,
-        "side": bound.side,
-        "kind": kind,
-        "truth": truth,
-        "step": step,
-        "value": value,
-        "stderr": stderr,
-        "plug_in": plug_in,
-        "effective_pairs": effective_pairs,
-    }
+    found = read(model, bound, rows, n=n, block=block, watch=watch if "u" in bound.needs else None)
+    return {**found.columns, "effective_pairs": sums**2 / squares if squares else math.nan}
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -200,18 +158,18 @@ def draw(table: pd.DataFrame) -> Figure:
         side = part.side.iloc[0]
         shade = {"lower": COLOURS["flo"], "upper": COLOURS["infonce"], "none": COLOURS["nwj"]}[side]
         ax.plot(edges, np.repeat(stairs, 2), color=COLOURS["truth"], lw=1, ls="--")
-        ax.axhline(math.log(BATCH), color="#767d88", lw=0.8, ls=":")
+        ax.axhline(math.log(BATCH), color=GREY, lw=0.8, ls=":")
         ax.plot(part.step, part.value.clip(-2, 20), color=shade, lw=1.1)
         end = table[(table.kind == "fresh") & (table.bound == name)]
         ax.plot(end.step, end.value.clip(-2, 20), "o", color=shade, ms=3)
-        ax.set_title(str(name), loc="left", fontsize=9)
+        ax.set_title(str(name), fontsize=9)
     ax = axes[len(names)]
     ax.plot(edges, np.repeat(stairs, 2), color=COLOURS["truth"], lw=1, ls="--")
     warm = table[table.bound == WARM]
     at = (np.arange(len(stairs)) + 0.5) * length
     ax.errorbar(at, warm.value, 2 * warm.stderr, fmt="o", ms=3.5, color=COLOURS["flo"], capsize=2)
     ax.plot(at, warm.plug_in, "D", ms=3.5, mfc="none", color=COLOURS["infonce"])
-    ax.set_title("flo, warm start", loc="left", fontsize=9)
+    ax.set_title("flo, warm start", fontsize=9)
     for i, ax in enumerate(axes):
         if i > len(names):
             ax.set_axis_off()
@@ -231,7 +189,7 @@ def _legend(ax: Axes) -> None:
 
     entries = [
         Line2D([], [], color=COLOURS["truth"], ls="--", lw=1, label="truth"),
-        Line2D([], [], color="#767d88", ls=":", lw=1, label=f"log {BATCH}"),
+        Line2D([], [], color=GREY, ls=":", lw=1, label=f"log {BATCH}"),
         Line2D([], [], color=COLOURS["flo"], label="lower bound"),
         Line2D([], [], color=COLOURS["infonce"], label="upper bound"),
         Line2D([], [], color=COLOURS["nwj"], label="no bound"),
@@ -247,26 +205,18 @@ def compare(table: pd.DataFrame) -> list[Finding]:
     end = table[(table.kind == "fresh") & (table.truth == top)].set_index("bound")
     findings = []
     for row in records(table[table.bound == WARM]):
-        findings.append(
-            Finding(
-                f"FLO, warm start, {row.truth:.0f} nats: plug-in, bound",
-                f"{row.truth:.0f}, within 10 %",
-                f"{row.plug_in:.2f} ({row.plug_in / row.truth - 1:+.1%}), {row.value:.2f} ± {row.stderr:.2f}",
-            )
-        )
-    findings.append(
-        Finding(
-            f"pairs that the exponential term needs at {top:.0f} nats, and effective pairs here",
-            f"about e^(2I) = {math.exp(2 * top):.0e}",
-            f"{end.effective_pairs[WARM]:.0f}",
-        )
-    )
+        what = f"FLO, warm start, {row.truth:.0f} nats: plug-in, bound"
+        off = f"{row.plug_in:.2f} ({row.plug_in / row.truth - 1:+.1%})"
+        ours = f"{off}, {row.value:.2f} ± {row.stderr:.2f}"
+        findings.append(Finding(what, f"{row.truth:.0f}, within 10 %", ours))
+    what = f"pairs that the exponential term needs at {top:.0f} nats, and effective pairs here"
+    needed = f"about e^(2I) = {math.exp(2 * top):.0e}"
+    findings.append(Finding(what, needed, f"{end.effective_pairs[WARM]:.0f}"))
     for name in COMPARED:
         cap = BOUNDS[name].cap
         most = f"<= {cap(BATCH - 1):.2f}" if cap else f"{top:.0f}"
-        findings.append(
-            Finding(f"{name}, same budget as all, {top:.0f} nats", most, f"{end.value[name]:.2f}")
-        )
+        what = f"{name}, same budget as all, {top:.0f} nats"
+        findings.append(Finding(what, most, f"{end.value[name]:.2f}"))
     return findings
 
 

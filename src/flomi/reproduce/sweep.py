@@ -20,23 +20,10 @@ from torch import Tensor
 from flomi import tasks
 from flomi.bounds import BOUNDS, Bound, Scores, i_alpha
 from flomi.critics import JointCritic
+from flomi.report.style import GREY
 from flomi.reproduce.bivariate import GRID
-from flomi.reproduce.core import (
-    Experiment,
-    Finding,
-    Row,
-    Scheme,
-    colour,
-    derangements,
-    fresh,
-    learn,
-    model_of,
-    panels,
-    read,
-    records,
-    streams,
-    truth_line,
-)
+from flomi.reproduce.core import Experiment, Finding, Row, colour, panels, records, streams, truth_line
+from flomi.reproduce.fresh_rows import Scheme, derangements, fresh, learn, read
 from flomi.scores import Table
 from flomi.tasks import Task
 from flomi.training.model import Model
@@ -45,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["BIAS_VARIANCE", "CUBIC", "SINGLE_NEGATIVE", "with_self_pairs"]
 
 PAIRS, BATCH, ALPHA = 10, 128, 0.8
 PLAIN = ("flo", "nwj", "tuba", "infonce")
@@ -71,7 +57,7 @@ class Block(NamedTuple):
     bounds: tuple[str, ...]
     rhos: tuple[float, ...]
     steps: int
-    lr: float
+    lr: float = 4e-4
 
 
 def with_self_pairs(m: int) -> Scheme:
@@ -104,15 +90,14 @@ def sweep(seed: int, *, blocks: Sequence[Block], width: int, n: int, cubic: bool
             for rho in block.rhos:
                 task = pairs(rho, cubic)
                 rng, generator = streams(seed, task.name, *block[:2], bound.name)
-                model = model_of(JointCritic(PAIRS, PAIRS, (width, width)), PAIRS, bound)
+                model = Model(JointCritic(PAIRS, PAIRS, (width, width)), (PAIRS,), bound)
                 scheme = (derangements if block.negatives == "derangements" else with_self_pairs)(m)
                 rows = fresh(task, rng)
                 learn(model, bound, rows, scheme, generator, steps=block.steps, batch=BATCH, lr=block.lr)
                 at_k = read(model, bound, rows, n=n, block=n // 5, m=m)
-                reading = (
-                    read(model, bound, rows, n=n, block=n // 5, m=READ_WITH) if name in UNBIASED else at_k
-                )
-                leaks = block.negatives == "permutations" and name in UNBIASED
+                many = name in UNBIASED
+                reading = read(model, bound, rows, n=n, block=n // 5, m=READ_WITH) if many else at_k
+                leaks = block.negatives == "permutations" and many
                 low, high = (float(at_k.each.quantile(q)) for q in (0.1, 0.9))
                 yield {
                     "negatives": block.negatives,
@@ -121,9 +106,7 @@ def sweep(seed: int, *, blocks: Sequence[Block], width: int, n: int, cubic: bool
                     "rho": rho,
                     "truth": task.mi,
                     "cap": LEAK_CAP if leaks else bound.cap(m) if bound.cap else math.nan,
-                    "value": reading.value,
-                    "stderr": reading.stderr,
-                    "plug_in": reading.plug_in,
+                    **reading.columns,
                     "row_std": float(at_k.each.std()),
                     "low_decile": low,
                     "high_decile": high,
@@ -155,21 +138,15 @@ def draw(table: pd.DataFrame) -> Figure:
             else:
                 ax.fill_between(at, low, high, color=shade, alpha=0.12, lw=0)
         for cap in sorted(set(part.cap.dropna())):
-            ax.axhline(cap, color="#767d88", lw=0.9, ls=":")
+            ax.axhline(cap, color=GREY, lw=0.9, ls=":")
             ax.text(1.01, cap, f"cap {cap:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
         leak = "self-pairs in training" if negatives == "permutations" else "clean negatives"
-        ax.set_title(f"K = {k}, {leak}", loc="left")
-        ax.set(xlabel="true MI (nats)", ylabel="nats", ylim=(-0.06 * top, top))
+        ax.set(xlabel="true MI (nats)", ylabel="nats", ylim=(-0.06 * top, top), title=f"K = {k}, {leak}")
         ax.set_xlim(0, top)
         ax.grid(axis="y")
     handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=6 if columns > 1 else 3,
-        title=EXPLAINED if columns > 1 else EXPLAINED.replace("; ", "\n"),
-    )
+    across, title = (6, EXPLAINED) if columns > 1 else (3, EXPLAINED.replace("; ", "\n"))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, title=title)
     return figure
 
 
@@ -209,16 +186,14 @@ def compare_bias_variance(table: pd.DataFrame) -> list[Finding]:
     clean, leaky = (_at(table, how, 5, "flo") for how in ("derangements", "permutations"))
     if clean is not None and leaky is not None:
         ratio = clean.value / leaky.value
-        findings.append(
-            Finding("FLO, clean negatives over self-pairs", "no such comparison", f"{ratio:.2f} times")
-        )
+        what = "FLO, clean negatives over self-pairs"
+        findings.append(Finding(what, "no such comparison", f"{ratio:.2f} times"))
     return findings
 
 
 def compare_cubic(table: pd.DataFrame) -> list[Finding]:
-    return compare_at_the_top(
-        table, {("flo", 5): "similar shapes, lower values than without"}, "derangements"
-    )
+    paper = {("flo", 5): "similar shapes, lower values than without"}
+    return compare_at_the_top(table, paper, "derangements")
 
 
 def compare_single_negative(table: pd.DataFrame) -> list[Finding]:
@@ -229,10 +204,7 @@ def compare_single_negative(table: pd.DataFrame) -> list[Finding]:
     findings = compare_at_the_top(table, {}, "derangements")
     for rho in sorted(table.rho.unique().tolist()):
         part = table[table.rho == rho]
-        of_pmi, of_term = (
-            PAIRS * rho**2,
-            (1 - rho**2) ** -PAIRS - 1,
-        )  # variances, the term's with one negative
+        of_pmi, of_term = PAIRS * rho**2, (1 - rho**2) ** -PAIRS - 1  # variances, this with one negative
         counts = sorted(table.K.unique())
         theory = ", ".join(f"{math.sqrt(of_pmi + of_term / (k - 1)):.3g}" for k in counts)
         for name in SCATTERED:
@@ -256,12 +228,6 @@ LOW = (GRID[10], GRID[19])  # where the scatter of the exponential term is seen,
 TINY = {"width": 16, "n": 500}
 
 
-def _block(
-    k: int, negatives: str, bounds: Sequence[str], rhos: Sequence[float], steps: int, lr: float = 4e-4
-) -> Block:
-    return Block(k, negatives, tuple(bounds), tuple(rhos), steps, lr)
-
-
 BIAS_VARIANCE = Experiment(
     name="bias-variance",
     title="Ten pairs up to 19.6 nats: the plateau is a leak, the rest are caps (E3)",
@@ -269,20 +235,20 @@ BIAS_VARIANCE = Experiment(
     run=sweep,
     sizes={
         "full": {
-            "blocks": [_block(k, how, ALL, SEVEN, steps) for k, steps in ((5, 3000), (50, 1500))
+            "blocks": [Block(k, how, ALL, SEVEN, steps) for k, steps in ((5, 3000), (50, 1500))
                        for how in ("permutations", "derangements")],
             "width": 128, "n": 10_000,
         },
         "quick": {
             "blocks": [
-                _block(5, "permutations", UNBIASED, TWO, 1500),
-                _block(50, "permutations", ("flo",), TWO[1:], 300, 2e-3),
-                _block(5, "derangements", ALL, TWO, 1500),
-                _block(50, "derangements", ("infonce", "i-alpha-0.8"), TWO[1:], 300, 2e-3),
+                Block(5, "permutations", UNBIASED, TWO, 1500),
+                Block(50, "permutations", ("flo",), TWO[1:], 300, 2e-3),
+                Block(5, "derangements", ALL, TWO, 1500),
+                Block(50, "derangements", ("infonce", "i-alpha-0.8"), TWO[1:], 300, 2e-3),
             ],
             "width": 128, "n": 5000,
         },
-        "tiny": {"blocks": [_block(5, "permutations", ("flo",), TWO, 5), _block(5, "derangements", ALL, TWO, 5)], **TINY},
+        "tiny": {"blocks": [Block(5, "permutations", ("flo",), TWO, 5), Block(5, "derangements", ALL, TWO, 5)], **TINY},
     },
     draw=draw,
     compare=compare_bias_variance,
@@ -294,9 +260,9 @@ CUBIC = Experiment(
     paper="figure: similar shapes, lower values",
     run=partial(sweep, cubic=True),
     sizes={
-        "full": {"blocks": [_block(5, "derangements", ALL, SEVEN, 3000)], "width": 128, "n": 10_000},
-        "quick": {"blocks": [_block(5, "derangements", ALL, TWO, 1200)], "width": 128, "n": 5000},
-        "tiny": {"blocks": [_block(5, "derangements", ("flo", "infonce"), TWO, 5)], **TINY},
+        "full": {"blocks": [Block(5, "derangements", ALL, SEVEN, 3000)], "width": 128, "n": 10_000},
+        "quick": {"blocks": [Block(5, "derangements", ALL, TWO, 1200)], "width": 128, "n": 5000},
+        "tiny": {"blocks": [Block(5, "derangements", ("flo", "infonce"), TWO, 5)], **TINY},
     },
     draw=draw,
     compare=compare_cubic,
@@ -309,14 +275,14 @@ SINGLE_NEGATIVE = Experiment(
     run=sweep,
     sizes={
         "full": {
-            "blocks": [_block(k, "derangements", ALL, SEVEN, 3000) for k in (2, 5)],
+            "blocks": [Block(k, "derangements", ALL, SEVEN, 3000) for k in (2, 5)],
             "width": 128, "n": 10_000,
         },
         "quick": {
-            "blocks": [_block(2, "derangements", ALL, LOW, 1200), _block(5, "derangements", ("flo", "nwj"), LOW, 1200)],
+            "blocks": [Block(2, "derangements", ALL, LOW, 1200), Block(5, "derangements", ("flo", "nwj"), LOW, 1200)],
             "width": 128, "n": 5000,
         },
-        "tiny": {"blocks": [_block(k, "derangements", ("flo", "infonce"), TWO, 5) for k in (2, 5)], **TINY},
+        "tiny": {"blocks": [Block(k, "derangements", ("flo", "infonce"), TWO, 5) for k in (2, 5)], **TINY},
     },
     draw=draw,
     compare=compare_single_negative,

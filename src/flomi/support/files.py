@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["write_whole"]
-
 
 def write_whole(path: Path, content: bytes | str) -> Path:
     """Write beside the place and move there, so that a kill at any moment leaves the old file or the new one; text is UTF-8.

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["find"]
-
 
 def find(
     file: str,
@@ -46,6 +44,24 @@ def find(
     return next(
         (folder for folder in (*named, *_packaged(package), *_shared(shared)) if any(folder.glob(file))), None
     )
+
+
+def locate(
+    what: str,
+    file: str,
+    root: str | Path | None,
+    folders: Sequence[str],
+    *,
+    advice: str,
+    how: str = "",
+    **places: str,
+) -> Path:
+    """`find`, with a ValueError where there is nothing: "`what` not on this machine", and `how` to get it."""
+    folder = find(file, root, folders, advice=advice, **places)
+    if folder is None:
+        steps = f"{how} give a root or FLOMI_DATA, a folder with {advice}".strip()
+        raise ValueError(f"{what} not on this machine: {steps}")
+    return folder
 
 
 def _packaged(inside: str) -> Iterator[Path]:

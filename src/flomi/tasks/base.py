@@ -11,8 +11,6 @@ import numpy.typing as npt
 from flomi.tasks.core import Array, Task
 from flomi.tasks.densities import Mixture
 
-__all__ = ["additive", "classes", "dense", "gaussian", "independent", "mixture", "pairs", "student"]
-
 
 def gaussian(name: str, covariance: npt.ArrayLike, dim_x: int) -> Task:
     """(x, y) ~ N(0, C), x the first `dim_x` coordinates.
@@ -76,10 +74,8 @@ def student(name: str, dispersion: npt.ArrayLike, dim_x: int, df: float) -> Task
     if not df > 0:
         raise ValueError(f"df is {df}; the degrees of freedom must be positive")
     s = _dispersion("dispersion", dispersion, dim_x)
-    dim_y = len(s) - dim_x
-    mi = (
-        _gaussian_mi(s, dim_x) + _t_entropy(dim_x, df) + _t_entropy(dim_y, df) - _t_entropy(dim_x + dim_y, df)
-    )
+    h_x, h_y, h_both = (_t_entropy(k, df) for k in (dim_x, len(s) - dim_x, len(s)))
+    mi = _gaussian_mi(s, dim_x) + h_x + h_y - h_both
     return _elliptical(name, s, dim_x, df=df, mi=mi)
 
 
@@ -100,15 +96,8 @@ def additive(name: str, width: float) -> Task:
     if not width > 0:
         raise ValueError(f"width is {width}; it must be positive")
     mi = width - np.log(2 * width) if width <= 0.5 else 1 / (4 * width)
-    return Task(
-        name,
-        1,
-        1,
-        float(mi),
-        partial(_additive_sample, width),
-        partial(_additive_pmi, width),
-        log_py=partial(_additive_log_py, width),
-    )
+    sampler, log_ratio = partial(_additive_sample, width), partial(_additive_pmi, width)
+    return Task(name, 1, 1, float(mi), sampler, log_ratio, log_py=partial(_additive_log_py, width))
 
 
 def _additive_sample(width: float, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
@@ -125,8 +114,7 @@ def _additive_log_py(width: float, y: Array) -> Array:
 
 def _additive_pmi(width: float, x: Array, y: Array) -> Array:
     possible = np.abs(y - x)[:, 0] <= width
-    pmi: Array = np.where(possible, -np.log(2 * width) - _additive_log_py(width, y), -np.inf)
-    return pmi
+    return np.where(possible, -np.log(2 * width) - _additive_log_py(width, y), -np.inf)
 
 
 def mixture(
@@ -175,16 +163,9 @@ def _elliptical(name: str, dispersion: Array, dim_x: int, df: float, mi: float) 
 
 
 def _of_mixture(name: str, m: Mixture, dim_x: int, mi: float, mi_stderr: float = 0.0) -> Task:
-    return Task(
-        name,
-        dim_x,
-        m.means.shape[1] - dim_x,
-        mi,
-        partial(_joint_sample, m, dim_x),
-        partial(_joint_pmi, m, dim_x),
-        mi_stderr,
-        log_py=m.marginal(slice(dim_x, None)).log_density,
-    )
+    dim_y, log_py = m.means.shape[1] - dim_x, m.marginal(slice(dim_x, None)).log_density
+    sampler, log_ratio = partial(_joint_sample, m, dim_x), partial(_joint_pmi, m, dim_x)
+    return Task(name, dim_x, dim_y, mi, sampler, log_ratio, mi_stderr, log_py)
 
 
 def _mixture(

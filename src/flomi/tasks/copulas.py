@@ -8,8 +8,6 @@ import numpy as np
 
 from flomi.tasks.core import Array, Task
 
-__all__ = ["clayton", "frank", "gumbel"]
-
 
 def clayton(name: str, theta: float, dim_x: int, dim_y: int) -> Task:
     """The Clayton copula over m + n uniform coordinates: strong dependence where all are small.
@@ -129,8 +127,7 @@ def _gumbel_pmi(theta: float, x: Array, y: Array) -> Array:
     a, b = x[:, 0], y[:, 0]
     log_ab = np.log(a) + np.log(b)
     s = np.exp(np.logaddexp(theta * np.log(a), theta * np.log(b)) / theta)
-    pmi: Array = a + b - s + (theta - 1) * log_ab + (1 - 2 * theta) * np.log(s) + np.log(s + theta - 1)
-    return pmi
+    return a + b - s + (theta - 1) * log_ab + (1 - 2 * theta) * np.log(s) + np.log(s + theta - 1)
 
 
 def _positive(theta: float) -> None:

@@ -13,8 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "LogDensity", "LogRatio", "Map", "Sampler", "Task", "Transform", "stack"]
-
 Array: TypeAlias = npt.NDArray[np.float64]
 Map: TypeAlias = Callable[[Array], Array]
 Sampler: TypeAlias = Callable[[np.random.Generator, int], tuple[Array, Array]]
@@ -147,9 +145,8 @@ def stack(name: str, parts: Sequence[Task]) -> Task:
         raise ValueError("parts is empty; give at least one task")
     ratios = [part.log_ratio for part in parts if part.log_ratio is not None]
     densities = [part.log_py for part in parts if part.log_py is not None]
-    cuts_x, cuts_y = (
-        tuple(accumulate(dims))[:-1] for dims in ([p.dim_x for p in parts], [p.dim_y for p in parts])
-    )
+    cuts_x = tuple(accumulate(part.dim_x for part in parts))[:-1]
+    cuts_y = tuple(accumulate(part.dim_y for part in parts))[:-1]
     return Task(
         name=name,
         dim_x=sum(part.dim_x for part in parts),

@@ -14,14 +14,11 @@ import numpy.typing as npt
 from flomi.tasks.core import Array, Task
 from flomi.tasks.densities import ScaleMixture
 
-__all__ = ["circle", "cross", "heteroscedastic", "product", "sinusoid", "torus"]
-
 _LOG_2PI = float(np.log(2 * np.pi))
 
 
 def _log_normal(t: Array, mean: Array | float, scale: Array | float) -> Array:
-    density: Array = -0.5 * ((t - mean) / scale) ** 2 - np.log(scale) - 0.5 * _LOG_2PI
-    return density
+    return -0.5 * ((t - mean) / scale) ** 2 - np.log(scale) - 0.5 * _LOG_2PI
 
 
 def _normal_grid(n_nodes: int) -> tuple[Array, Array]:
@@ -45,9 +42,8 @@ def sinusoid(name: str, noise: float) -> Task:
     angle, weights = _circle_grid(256)
     marginal = ScaleMixture(weights, np.sin(angle), np.full_like(angle, noise))
     mi = marginal.entropy() - 0.5 * (1 + _LOG_2PI) - np.log(noise)
-    return Task(
-        name, 1, 1, float(mi), partial(_sinusoid_sample, noise), partial(_sinusoid_pmi, noise, marginal)
-    )
+    sampler, log_ratio = partial(_sinusoid_sample, noise), partial(_sinusoid_pmi, noise, marginal)
+    return Task(name, 1, 1, float(mi), sampler, log_ratio)
 
 
 def _sinusoid_sample(noise: float, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
@@ -96,9 +92,8 @@ def product(name: str, noise: float) -> Task:
     t, weights = _normal_grid(301)
     marginal = ScaleMixture(weights, np.zeros_like(t), np.hypot(t, noise))
     mi = marginal.entropy() - 0.5 * (1 + _LOG_2PI) - np.log(noise)
-    return Task(
-        name, 2, 1, float(mi), partial(_product_sample, noise), partial(_product_pmi, noise, marginal)
-    )
+    sampler, log_ratio = partial(_product_sample, noise), partial(_product_pmi, noise, marginal)
+    return Task(name, 2, 1, float(mi), sampler, log_ratio)
 
 
 def _product_sample(noise: float, rng: np.random.Generator, n: int) -> tuple[Array, Array]:

@@ -8,8 +8,6 @@ import numpy as np
 
 from flomi.tasks.core import Array
 
-__all__ = ["Mixture", "ScaleMixture", "log_sum_exp"]
-
 _CHUNK = 4096  # rows at a time where a [rows, nodes] table is built
 
 

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flomi.support.where import find
+from flomi.support.where import find, locate
 from flomi.tasks.core import Array
-
-__all__ = ["DATASETS", "IDX_FILES", "fashion_mnist_folder", "idx_file", "images", "mnist_5k", "read_idx"]
 
 IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, packed (.gz) or not"
 
@@ -30,14 +28,10 @@ def images(name: str) -> Array:
     """
     if name not in DATASETS:
         raise ValueError(f"no images are called {name!r}; there are {', '.join(DATASETS)}")
-    return _loaded(name)
-
-
-@cache
-def _loaded(name: str) -> Array:
     return DATASETS[name]()
 
 
+@cache
 def _digits() -> Array:
     from sklearn.datasets import load_digits
 
@@ -45,6 +39,7 @@ def _digits() -> Array:
     return pixels
 
 
+@cache
 def _mnist() -> Array:
     found = mnist_5k()
     if found is None:
@@ -52,9 +47,9 @@ def _mnist() -> Array:
     return found[0] / 255
 
 
+@cache
 def _fashion_mnist() -> Array:
-    pixels: Array = read_idx(idx_file(fashion_mnist_folder(), "train-images-idx3-ubyte")) / 255
-    return pixels
+    return read_idx(idx_file(fashion_mnist_folder(), "train-images-idx3-ubyte")) / 255
 
 
 DATASETS: dict[str, Callable[[], Array]] = {
@@ -79,16 +74,10 @@ def mnist_5k() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None:
 
 def fashion_mnist_folder(root: str | Path | None = None) -> Path:
     """The folder with the idx files of Fashion-MNIST, `root` or where `find` looks. Raises ValueError if there is none."""
-    folder = find(
-        "train-images-idx3-ubyte*", root, ("FashionMNIST/raw", "fashion-mnist"), shared="fashion-mnist",
-        advice=IDX_FILES,
-    )  # fmt: skip
-    if folder is None:
-        raise ValueError(
-            "Fashion-MNIST is not on this machine: install Debian's dataset-fashion-mnist, or give a root or FLOMI_DATA, "
-            f"a folder with {IDX_FILES}"
-        )
-    return folder
+    how = "install Debian's dataset-fashion-mnist, or"
+    folders = ("FashionMNIST/raw", "fashion-mnist")
+    file = "train-images-idx3-ubyte*"
+    return locate("Fashion-MNIST is", file, root, folders, shared="fashion-mnist", advice=IDX_FILES, how=how)
 
 
 def idx_file(folder: Path, name: str) -> Path:

@@ -12,8 +12,6 @@ import flomi.tasks.transforms as tf
 from flomi.support.names import suggestion
 from flomi.tasks.core import Array, Task, Transform
 
-__all__ = ["SUITES", "get", "suite"]
-
 NATS = (2, 4, 6, 8, 10)
 RHO = np.linspace(0, 0.99, 20)  # the grid of the paper's estimation experiments
 
@@ -94,12 +92,9 @@ def high_mi() -> tuple[Task, ...]:
         _rotated_cubes(_even_pairs("gaussian", d, nats), f"high-mi-cubic-{d}-{d}-{nats}")
         for d, nats in ((5, 5), (20, 10))
     ]
+    flows = [tf.coupling_flow("flow", 5, seed=seed) for seed in (8, 9)]
     warped = [
-        _even_pairs("gaussian", 5, nats).transform(
-            tf.coupling_flow("flow", 5, seed=8),
-            tf.coupling_flow("flow", 5, seed=9),
-            name=f"high-mi-warped-5-5-{nats}",
-        )
+        _even_pairs("gaussian", 5, nats).transform(*flows, name=f"high-mi-warped-5-5-{nats}")
         for nats in (5, 10)
     ]
     uniform = [base.additive(f"high-mi-additive-{width:g}", width) for width in (1e-2, 1e-3, 1e-4)]

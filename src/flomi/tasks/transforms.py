@@ -10,24 +10,6 @@ import numpy.typing as npt
 
 from flomi.tasks.core import Array, Transform
 
-__all__ = [
-    "asinh",
-    "bimodal_x",
-    "bimodal_y",
-    "coupling_flow",
-    "cube",
-    "half_cube",
-    "linear",
-    "normal_cdf",
-    "normal_mixture",
-    "normal_quantile",
-    "quantiles",
-    "spiral",
-    "swissroll",
-    "wiggly_x",
-    "wiggly_y",
-]
-
 
 def invert_increasing(f: Callable[[Array], Array], target: Array, low: Array, high: Array) -> Array:
     """Solve f(t) = target for an increasing f by bisection between low and high, to rounding."""
@@ -35,8 +17,7 @@ def invert_increasing(f: Callable[[Array], Array], target: Array, low: Array, hi
         middle = 0.5 * (low + high)
         below = f(middle) < target
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    result: Array = 0.5 * (low + high)
-    return result
+    return 0.5 * (low + high)
 
 
 # --- coordinate by coordinate ---
@@ -67,21 +48,8 @@ def _cube(t: Array) -> Array:
     return t**3
 
 
-def _cube_root(s: Array) -> Array:
-    return np.cbrt(s)
-
-
-def _asinh(t: Array) -> Array:
-    return np.arcsinh(t)
-
-
-def _sinh(s: Array) -> Array:
-    return np.sinh(s)
-
-
 def _wiggle(waves: tuple[tuple[float, float, float], ...], t: Array) -> Array:
-    total: Array = t + sum(size * np.sin(rate * t + phase) for size, rate, phase in waves)
-    return total
+    return t + sum(size * np.sin(rate * t + phase) for size, rate, phase in waves)
 
 
 def _wiggle_inverse(waves: tuple[tuple[float, float, float], ...], s: Array) -> Array:
@@ -100,8 +68,7 @@ def wiggle(name: str, waves: Sequence[tuple[float, float, float]]) -> Transform:
 def _mixture_score(weights: Array, means: Array, scales: Array, t: Array) -> Array:
     z = (t[..., None] - means) / scales
     lower, upper = _normal_cdf(z) @ weights, _normal_cdf(-z) @ weights
-    score: Array = np.where(lower < upper, _normal_quantile(lower), -_normal_quantile(upper))
-    return score
+    return np.where(lower < upper, _normal_quantile(lower), -_normal_quantile(upper))
 
 
 def _mixture_quantile(weights: Array, means: Array, scales: Array, s: Array) -> Array:
@@ -137,8 +104,8 @@ def normal_mixture(
 normal_cdf = Transform("normal_cdf", _normal_cdf, _normal_quantile)
 normal_quantile = Transform("normal_quantile", _normal_quantile, _normal_cdf)
 half_cube = Transform("half_cube", _half_cube, _half_cube_inverse)
-cube = Transform("cube", _cube, _cube_root)
-asinh = Transform("asinh", _asinh, _sinh)
+cube = Transform("cube", _cube, np.cbrt)
+asinh = Transform("asinh", np.arcsinh, np.sinh)
 wiggly_x = wiggle("wiggly", ((0.40, 1.0, 0.0), (0.20, 1.7, 1.0), (0.03, 3.3, -2.5)))
 wiggly_y = wiggle("wiggly", ((-0.40, 0.4, 0.0), (0.17, 1.3, 3.5), (0.02, 4.3, -2.5)))
 bimodal_x = normal_mixture("bimodal", (0.3, 0.7), (0.0, 5.0), (1.0, 1.0))
@@ -193,8 +160,7 @@ def _swissroll(v: Array) -> Array:
 
 def _swissroll_inverse(points: Array) -> Array:
     angle = 21 * np.hypot(points[:, 0], points[:, 1])
-    unrolled: Array = (0.5 * (angle / (1.5 * np.pi) - 1))[:, None]
-    return unrolled
+    return (0.5 * (angle / (1.5 * np.pi) - 1))[:, None]
 
 
 swissroll = Transform("swissroll", _swissroll, _swissroll_inverse)
@@ -233,8 +199,7 @@ def random_rotation(dim: int, seed: int) -> Array:
     """An orthogonal matrix, the same for ever for one dim and seed."""
     # the legacy generator: NumPy keeps its stream unchanged, so a task means the same in every version
     q, r = np.linalg.qr(np.random.RandomState(seed).standard_normal((dim, dim)))
-    rotation: Array = q * np.sign(np.diag(r))
-    return rotation
+    return q * np.sign(np.diag(r))
 
 
 _Layer = tuple[Array, Array, Array, Array]  # rotation, hidden weights, log-scale weights, shift weights

@@ -15,8 +15,6 @@ import flomi.tasks.transforms as tf
 from flomi.tasks.core import Array, Task, stack
 from flomi.tasks.truth import MEASURED
 
-__all__ = ["wild"]
-
 
 def wild() -> tuple[Task, ...]:
     """The suite: twenty tasks with one to thirty columns a side."""

@@ -18,8 +18,6 @@ from flomi.support.settings import UNMEASURED, setting
 from flomi.training.loop import History, Schedule, batches, train
 from flomi.training.model import Model, training_mode
 
-__all__ = ["BoundTraining", "fit_log_offset", "fit_network"]
-
 Rows = tuple[Tensor, Tensor]
 
 

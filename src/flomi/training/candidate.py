@@ -25,8 +25,6 @@ from flomi.training.loop import History
 from flomi.training.model import Model
 from flomi.training.user_models import check_critic
 
-__all__ = ["PREPROCESS", "Candidate", "FitSettings", "fit", "fresh_copy", "seed_of"]
-
 PREPROCESS = ("rank", "standardize", "none")
 Rows = tuple[Tensor, Tensor]
 

@@ -26,8 +26,6 @@ from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.loop import History, Schedule, batches, train
 
-__all__ = ["BASE", "EnsembleTraining", "Gain", "fit_base", "fit_ensemble", "log_mean_off"]
-
 
 @dataclass(frozen=True)
 class EnsembleTraining:
@@ -107,8 +105,7 @@ def log_mean_off(g: Tensor) -> Tensor:
     off = off_diagonal(g)
     pairs = torch.tensor(off.shape[-2] * off.shape[-1])
     count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else pairs
-    value: Tensor = off.logsumexp((-2, -1)) - count.log()
-    return value
+    return off.logsumexp((-2, -1)) - count.log()
 
 
 class _Contrast(torch.autograd.Function):

@@ -14,8 +14,6 @@ from tqdm.auto import tqdm
 from flomi.parallel import check_stop
 from flomi.support.settings import UNMEASURED, setting
 
-__all__ = ["History", "Schedule", "Task", "batches", "cosine", "train"]
-
 
 def cosine(step: int, steps: int, floor: float = 0.0) -> float:
     """1 at step 0, falling along half a cosine to `floor` at `steps`.

@@ -12,8 +12,6 @@ from flomi.critics import Baseline, dtype_of
 from flomi.critics.base import PairScorer
 from flomi.scores import score
 
-__all__ = ["Model", "training_mode"]
-
 
 class Model(nn.Module):
     """Critic, baseline and log-offset on preprocessed rows: what a fold trains, evaluates and saves.

