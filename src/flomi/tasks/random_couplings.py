@@ -91,13 +91,12 @@ class Checkerboard:
         return pmi
 
     @staticmethod
-    def from_weights(log_weights: Array) -> Checkerboard:
-        """The board nearest to e^log_weights whose margins are uniform (Sinkhorn's iteration)."""
-        k = len(log_weights)
-        cells: Array = np.exp(log_weights - log_weights.max()) + 1e-9
-        for _ in range(2000):
-            cells = cells / (k * cells.sum(axis=0))
-            cells = cells / (k * cells.sum(axis=1, keepdims=True))
+    def of_permutations(permutations: Array, share: float) -> Checkerboard:
+        """Cell i goes to one of the cells `permutations[:, i]` with probability `share`, else to any."""
+        k = permutations.shape[1]
+        cells: Array = np.full((k, k), (1 - share) / k**2)
+        for permutation in permutations.astype(np.intp):
+            cells[np.arange(k), permutation] += share / (k * len(permutations))
         return Checkerboard(cells)
 
 
