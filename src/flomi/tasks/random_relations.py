@@ -142,7 +142,7 @@ def smooth_function(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
 
     def law(level: float) -> Law:
         return side_by_side(
-            [indexed(Smooth(w, _at((20.0, 0.003), level, 1 / f)), index, to_y) for w, index, f in parts]
+            [indexed(Smooth(w, _at((20.0, 0.005), level, 1 / f)), index, to_y) for w, index, f in parts]
         )
 
     return law
