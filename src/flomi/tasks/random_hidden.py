@@ -27,7 +27,7 @@ __all__ = [
 
 _Draw = np.random.RandomState
 _Columns = list[tuple[str, list[Any]]]
-_CELLS = 256
+_CELLS = 160
 
 
 def _pick(draw: _Draw, kinds: tuple[str, ...]) -> str:
@@ -58,7 +58,8 @@ def latent_classes(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
     def law(level: float) -> Law:
         apart = geometric(0.05, 30.0, level)
         of_x, of_y = (
-            emission([(kind, [apart * place, size]) for kind, place, size in columns], k) for columns in sides
+            emission([(kind, [apart * place, size ** min(1.0, apart)]) for kind, place, size in columns], k)
+            for columns in sides
         )
         return shared(table, of_x, emission([("label", list(confusion.T))], k) if labelled else of_y)
 

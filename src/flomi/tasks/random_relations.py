@@ -157,8 +157,11 @@ def gaussian_mixture(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
     pairs = count_of(draw, min(dim_x, dim_y))
     weights = draw.dirichlet(np.full(k, 5.0))
     places = draw.standard_normal((k, dim_x + dim_y)) * draw.uniform(0.3, 1.5) / np.sqrt(dim_x + dim_y)
-    shapes = [(_matrix(draw, dim_x), _matrix(draw, dim_y)) for _ in range(k)]
-    sizes = draw.uniform(0.3, 1.0, (k, 1, 1))
+    roots = [[_matrix(draw, dim) for _ in range(k)] for dim in (dim_x, dim_y)]
+    shapes_x, shapes_y = (
+        np.stack([size * root @ root.T for size, root in zip(draw.uniform(0.3, 1.0, k), side, strict=True)])
+        for side in roots
+    )
     shares = draw.dirichlet(np.ones(pairs), size=k)
     signs = np.where(draw.rand(k, pairs) < 0.5, -1.0, 1.0)
 
@@ -168,11 +171,12 @@ def gaussian_mixture(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
         block = np.tile(np.eye(dim_x + dim_y), (k, 1, 1))
         i = np.arange(pairs)
         block[:, i, dim_x + i] = block[:, dim_x + i, i] = rho
+        own = nats / (1 + nats)  # the shapes differ as little as the rest at weak levels
         to = np.zeros_like(block)
-        for c, (a, b) in enumerate(shapes):
-            to[c, :dim_x, :dim_x], to[c, dim_x:, dim_x:] = a, b
-        covariances = sizes * to @ block @ to.transpose(0, 2, 1)
-        spread = 4 * np.sqrt(nats / (1 + nats))
+        to[:, :dim_x, :dim_x] = np.linalg.cholesky((1 - own) * shapes_x.mean(axis=0) + own * shapes_x)
+        to[:, dim_x:, dim_x:] = np.linalg.cholesky((1 - own) * shapes_y.mean(axis=0) + own * shapes_y)
+        covariances = to @ block @ to.transpose(0, 2, 1)
+        spread = 4 * np.sqrt(own)
         m = Mixture(weights, spread * places, covariances, np.full(k, np.inf))
         return Law(
             partial(_mixture_sample, m, dim_x),
