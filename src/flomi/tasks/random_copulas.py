@@ -140,9 +140,7 @@ def _plackett_root(t: float, u: Array, v: Array) -> Array:
 
 def _plackett_log(t: float, u: Array, v: Array) -> Array:
     t = (1 + t) ** 2 - 1  # the odds ratio is (1 + t)^2
-    density: Array = (
-        np.log1p(t) + np.log1p(t * (u + v - 2 * u * v)) - 1.5 * np.log(_plackett_root(t, u, v))
-    )
+    density: Array = np.log1p(t) + np.log1p(t * (u + v - 2 * u * v)) - 1.5 * np.log(_plackett_root(t, u, v))
     return density
 
 
@@ -161,9 +159,7 @@ def _joe_sum(t: float, u: Array, v: Array) -> tuple[Array, Array]:
 def _joe_log(t: float, u: Array, v: Array) -> Array:
     t = t + 1
     _, total = _joe_sum(t, u, v)
-    density: Array = (
-        np.log(t - 1 + np.exp(total)) + (1 / t - 2) * total + (t - 1) * (np.log(u) + np.log(v))
-    )
+    density: Array = np.log(t - 1 + np.exp(total)) + (1 / t - 2) * total + (t - 1) * (np.log(u) + np.log(v))
     return density
 
 
@@ -192,7 +188,12 @@ def _galambos_stable(t: float, log_x: Array, log_y: Array) -> tuple[Array, Array
     log_g = -np.logaddexp(-t * log_x, -t * log_y) / t
     log_l = np.log(np.exp(log_x) + np.exp(log_y) - np.exp(log_g))
     power = (t + 1) / t
-    return log_l, _slope(power, t * gap), _slope(power, -t * gap), np.log1p(t) + (1 + 2 * t) * log_g - (t + 1) * (log_x + log_y)
+    return (
+        log_l,
+        _slope(power, t * gap),
+        _slope(power, -t * gap),
+        np.log1p(t) + (1 + 2 * t) * log_g - (t + 1) * (log_x + log_y),
+    )
 
 
 def _slope(power: float, s: Array) -> Array:

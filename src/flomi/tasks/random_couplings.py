@@ -45,14 +45,15 @@ class Circular:
 
     def sample(self, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
         u = rng.random(n)
-        if self.cauchy:
-            # tan(e / 2) is a Cauchy number of scale (1 - r) / (1 + r)
-            angle = 2 * np.arctan(rng.standard_cauchy(n) / (1 + 2 * self.kappa))
-        else:
-            angle = rng.vonmises(0, self.kappa, n)
+        angle = self._angle(rng, n)
         sign = np.where(rng.random(n) < 0.5, -1.0, 1.0) if self.both_signs else 1.0
         v: Array = np.mod(sign * self.turns * u + angle / (2 * np.pi), 1.0)
         return u, v
+
+    def _angle(self, rng: np.random.Generator, n: int) -> Array:
+        if self.cauchy:  # tan(e / 2) is a Cauchy number of scale (1 - r) / (1 + r)
+            return 2 * np.arctan(rng.standard_cauchy(n) / (1 + 2 * self.kappa))
+        return rng.vonmises(0, self.kappa, n)
 
     def log_ratio(self, u: Array, v: Array) -> Array:
         forward = self._log_density(v - self.turns * u)
@@ -229,7 +230,6 @@ def _gumbel_sf(t: Array) -> Array:
     return tail
 
 
-
 def _exponential_draw(rng: np.random.Generator, n: int) -> Array:
     return rng.exponential(size=n)
 
@@ -327,7 +327,8 @@ class Smooth:
 
     def log_ratio(self, u: Array, v: Array) -> Array:
         given = -0.5 * ((v - self._curve(u)) / self.scale) ** 2 - np.log(self.scale) - 0.5 * np.log(2 * np.pi)
-        return given - self._marginal().log_density(v)
+        pmi: Array = given - self._marginal().log_density(v)
+        return pmi
 
     def _curve(self, u: Array) -> Array:
         size, rate, phase = self.waves.T

@@ -9,7 +9,7 @@ import numpy as np
 
 from flomi.tasks.core import Array
 from flomi.tasks.random_copulas import Pair
-from flomi.tasks.random_latent import Emission, chain, emission, shared, through_cells
+from flomi.tasks.random_latent import chain, emission, shared, through_cells
 from flomi.tasks.random_law import Law, LawOfLevel, geometric
 from flomi.tasks.random_relations import count_of, pick_index
 
@@ -186,7 +186,10 @@ def common_volatility(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
         table = np.exp(-0.5 * (z[:, None] ** 2 + z**2 - 2 * rho * np.outer(z, z)) / (1 - rho**2))
         table = table / table.sum()
     sides = [
-        [(_pick(draw, ("normal", "laplace", "student", "signed_gamma")), draw.uniform(0.6, 1.4)) for _ in range(n)]
+        [
+            (_pick(draw, ("normal", "laplace", "student", "signed_gamma")), draw.uniform(0.6, 1.4))
+            for _ in range(n)
+        ]
         for n in (count_of(draw, min(dim, 20)) for dim in (dim_x, dim_y))
     ]
 
@@ -337,8 +340,12 @@ def vine(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
     quick, all_kinds = ("clayton", "frank"), ("clayton", "frank", "plackett", "joe", "gumbel")
     across = draw.rand(2) ** 2
     # both ends of a pair are turned or neither, so that its conditional distributions are the same both ways
-    near = [(_pick(draw, quick), 2 * np.exp(draw.standard_normal()), bool(draw.randint(2))) for _ in range(m + n)]
-    next_to = [(_pick(draw, quick), np.exp(draw.standard_normal()), bool(draw.randint(2))) for _ in range(m + n)]
+    near = [
+        (_pick(draw, quick), 2 * np.exp(draw.standard_normal()), bool(draw.randint(2))) for _ in range(m + n)
+    ]
+    next_to = [
+        (_pick(draw, quick), np.exp(draw.standard_normal()), bool(draw.randint(2))) for _ in range(m + n)
+    ]
     boundary = (_pick(draw, all_kinds), bool(draw.randint(2)))
 
     def law(level: float) -> Law:

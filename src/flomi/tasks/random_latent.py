@@ -130,7 +130,8 @@ def _negative_binomial_log(t: Array, size: Array, mean: Array) -> Array:
 
 def _label_draw(rng: np.random.Generator, *weights: Array) -> Array:
     edges = np.cumsum(np.stack(weights, axis=1), axis=1)[:, :-1]
-    return (rng.random((len(edges), 1)) > edges).sum(axis=1).astype(np.float64)
+    label: Array = (rng.random((len(edges), 1)) > edges).sum(axis=1).astype(np.float64)
+    return label
 
 
 def _label_log(t: Array, *weights: Array) -> Array:
@@ -188,7 +189,12 @@ def emission(columns: Sequence[tuple[str, Sequence[Any]]], states: int) -> Emiss
     """An `Emission` whose parameters may be single numbers too."""
     return Emission(
         tuple(
-            (kind, tuple(np.ascontiguousarray(np.broadcast_to(np.asarray(p, dtype=np.float64), states)) for p in ps))
+            (
+                kind,
+                tuple(
+                    np.ascontiguousarray(np.broadcast_to(np.asarray(p, dtype=np.float64), states)) for p in ps
+                ),
+            )
             for kind, ps in columns
         )
     )
@@ -265,7 +271,8 @@ def _cells_ratio(index: Index, cells: int, of_y: Emission, x: Array, y: Array) -
 def _cells_block(index: Index, cells: int, of_y: Emission, x: Array, y: Array) -> Array:
     log_y = of_y.log_density(y)
     given: Array = log_y[np.arange(len(y)), _cell_of(index.value(x), cells)]
-    return given - log_sum_exp(log_y) + np.log(cells)
+    pmi: Array = given - log_sum_exp(log_y) + np.log(cells)
+    return pmi
 
 
 def _cell_of(u: Array, cells: int) -> _State:

@@ -127,9 +127,7 @@ def diluted(law: Law, share: float) -> Law:
     )
 
 
-def _diluted_sample(
-    sampler: Sampler, share: float, rng: np.random.Generator, n: int
-) -> tuple[Array, Array]:
+def _diluted_sample(sampler: Sampler, share: float, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
     x, y = sampler(rng, n)
     _, other = sampler(rng, n)
     return x, np.where(rng.random((n, 1)) < share, y, other)
@@ -142,9 +140,7 @@ def _diluted_ratio(ratio: LogRatio, share: float, x: Array, y: Array) -> Array:
 
 def independent(law: Law) -> Law:
     """The same distributions of x and of y, without dependence: I = 0."""
-    return Law(
-        partial(_independent_sample, law.sampler), _zero_ratio, law.discrete_x, law.discrete_y, mi=0.0
-    )
+    return Law(partial(_independent_sample, law.sampler), _zero_ratio, law.discrete_x, law.discrete_y, mi=0.0)
 
 
 def _independent_sample(sampler: Sampler, rng: np.random.Generator, n: int) -> tuple[Array, Array]:

@@ -139,7 +139,8 @@ def _bound(t: Array) -> Array:
 
 
 def _bound_back(s: Array) -> Array:
-    return np.sinh(s / (1 - np.abs(s)))
+    unbounded: Array = np.sinh(s / (1 - np.abs(s)))
+    return unbounded
 
 
 def _part(height: float, t: Array) -> Array:
@@ -206,7 +207,9 @@ def _columnwise(maps: list[Transform | None]) -> Transform:
 
 def _only(columns: _Columns, step: Transform) -> Transform:
     assert step.inverse is not None
-    return Transform(step.name, partial(_among, columns, step.forward), partial(_among, columns, step.inverse))
+    return Transform(
+        step.name, partial(_among, columns, step.forward), partial(_among, columns, step.inverse)
+    )
 
 
 def _mixing(draw: np.random.RandomState, d: int) -> Transform | None:

@@ -21,13 +21,13 @@ from flomi.tasks.random_indices import INDICES, Index, indexed
 from flomi.tasks.random_law import Law, LawOfLevel, geometric, side_by_side
 
 __all__ = [
+    "count_of",
     "extremes",
     "gaussian",
     "gaussian_mixture",
     "interaction",
     "manifold",
     "noisy_function",
-    "count_of",
     "ordinal",
     "pair_copulas",
     "pick_index",
@@ -69,7 +69,9 @@ def _pick_noise(draw: _Draw) -> str:
     return sorted(NOISES)[draw.randint(len(NOISES))]
 
 
-def _several(draw: _Draw, dim_x: int, dim_y: int, least: tuple[int, int], most: int = 6) -> tuple[int, int, int]:
+def _several(
+    draw: _Draw, dim_x: int, dim_y: int, least: tuple[int, int], most: int = 6
+) -> tuple[int, int, int]:
     """How many independent relations, and the columns that each may have on either side."""
     count = count_of(draw, min(dim_x // least[0], dim_y // least[1], most))
     return count, dim_x // count, dim_y // count
@@ -105,7 +107,9 @@ class Canonical:
     def log_ratio(self, x: Array, y: Array) -> Array:
         k, r = len(self.rho), self.rho
         a, b = np.linalg.solve(self.to_x, x.T).T[:, :k], np.linalg.solve(self.to_y, y.T).T[:, :k]
-        pmi: Array = ((r * a * b - 0.5 * r**2 * (a**2 + b**2)) / (1 - r**2) - 0.5 * np.log1p(-(r**2))).sum(axis=1)
+        pmi: Array = ((r * a * b - 0.5 * r**2 * (a**2 + b**2)) / (1 - r**2) - 0.5 * np.log1p(-(r**2))).sum(
+            axis=1
+        )
         return pmi
 
 
@@ -248,7 +252,9 @@ def _round(draw: _Draw, both_signs: bool) -> CouplingOfLevel:
 
 def _board(draw: _Draw) -> CouplingOfLevel:
     k, factor = draw.randint(4, 41), _factor(draw)
-    permutations = np.stack([draw.permutation(k) for _ in range(draw.randint(1, 4))])
+    permutations: Array = np.stack(
+        [draw.permutation(k).astype(np.float64) for _ in range(draw.randint(1, 4))]
+    )
 
     def make(level: float) -> Coupling:
         return Checkerboard.of_permutations(permutations, -float(np.expm1(-_at((0.02, 8.0), level, factor))))
@@ -305,9 +311,7 @@ def _relations(
         parts.append((make, pick_index(draw, kinds_x, most_x), index_y))
 
     def law(level: float) -> Law:
-        return side_by_side(
-            [indexed(make(level), a, b, discrete_y=discrete_y) for make, a, b in parts]
-        )
+        return side_by_side([indexed(make(level), a, b, discrete_y=discrete_y) for make, a, b in parts])
 
     return law
 
@@ -329,7 +333,9 @@ def several_valued(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
 
 def radial(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:
     """The distance of x from its centre says something about y, or about y's distance; directions do not."""
-    return _relations(draw, dim_x, dim_y, ("norm",), ("norm", "normal", "pareto"), ("tails", "upper", "branch"))
+    return _relations(
+        draw, dim_x, dim_y, ("norm",), ("norm", "normal", "pareto"), ("tails", "upper", "branch")
+    )
 
 
 def interaction(draw: _Draw, dim_x: int, dim_y: int) -> LawOfLevel:

@@ -1,8 +1,8 @@
 """Random tasks: distributions of many families, drawn by seed, with exact pointwise MI.
 
-    random_task(seed, family=..., dims=..., nats=...)   one task
-    random_tasks("first", count, seed)                  a list: choose and calibrate on the first half of the families ...
-    random_tasks("second", count, seed)                 ... and check on the second, twice at most
+random_task(seed, family=..., dims=..., nats=...)   one task
+random_tasks("first", count, seed)                  a list: choose and calibrate on the first half of the families ...
+random_tasks("second", count, seed)                 ... and check on the second, twice at most
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class RandomTask(Task):
         return known if known is not None else measure_law(self.law, self.name)
 
     @property
-    def mi(self) -> float:  # type: ignore[override]
+    def mi(self) -> float:
         """I(X; Y) in nats."""
         return self.truth.mi
 
     @property
-    def mi_stderr(self) -> float:  # type: ignore[override]
+    def mi_stderr(self) -> float:
         """The standard error of `mi`, 0 where it is exact."""
         return self.truth.stderr
 
@@ -132,9 +132,7 @@ def random_task(
     pilot = law.sampler(np.random.default_rng([seed, 1]), 1000)
     side_x, side_y = (
         draw_side(draw, values, discrete, dim, plain=plain)
-        for values, discrete, dim in zip(
-            pilot, (law.discrete_x, law.discrete_y), (dim_x, dim_y), strict=True
-        )
+        for values, discrete, dim in zip(pilot, (law.discrete_x, law.discrete_y), (dim_x, dim_y), strict=True)
     )
     return RandomTask(name, dim_x, dim_y, *wrapped(law, side_x, side_y), law, names, row.half)
 
@@ -153,9 +151,7 @@ def random_tasks(half: Half, count: int, seed: int = 0) -> tuple[RandomTask, ...
         raise ValueError(f'half is {half!r}; it must be "first" or "second"')
     names = [family.name for family in FAMILIES.values() if family.half == half]
     seeds = stream(_whole("seed", seed, at_least=0), "list", half).randint(2**31 - 1, size=count)
-    return tuple(
-        random_task(int(start), family=names[i % len(names)]) for i, start in enumerate(seeds)
-    )
+    return tuple(random_task(int(start), family=names[i % len(names)]) for i, start in enumerate(seeds))
 
 
 def measure_law(law: Law, name: str, *, rows: int = 40_000, stderr: float = 0.005) -> Truth:
@@ -176,9 +172,7 @@ def _truths() -> dict[str, Truth]:
         return {}
     with TRUTH_FILE.open(newline="") as lines:
         rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-        return {
-            row["name"]: Truth(float(row["mi"]), float(row["stderr"]), float(row["sd"])) for row in rows
-        }
+        return {row["name"]: Truth(float(row["mi"]), float(row["stderr"]), float(row["sd"])) for row in rows}
 
 
 # --- what the seed draws ---
@@ -189,9 +183,8 @@ def _fits(row: Family, dims: Sequence[int]) -> bool:
 
 
 def _family(seed: int, family: str | None, dims: tuple[int, int] | None) -> Family:
-    if dims is not None:
-        if len(dims) != 2 or not all(1 <= _whole("dims", d, at_least=1) <= _MOST for d in dims):
-            raise ValueError(f"dims is {dims}; give the columns of x and of y, each from 1 to {_MOST}")
+    if dims is not None and (len(dims) != 2 or max(_whole("dims", d, at_least=1) for d in dims) > _MOST):
+        raise ValueError(f"dims is {dims}; give the columns of x and of y, each from 1 to {_MOST}")
     if family is None:
         rows = [row for row in FAMILIES.values() if dims is None or _fits(row, dims)]
         return rows[stream(seed, "family").randint(len(rows))]
