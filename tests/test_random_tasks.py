@@ -1,4 +1,4 @@
-"""Random tasks: every family, on the laws that a pointwise MI obeys. No estimator is run on them here or elsewhere but to score it."""
+"""Random tasks: every family, on the laws that a pointwise MI obeys. No estimator is run here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N = 2000
 def drawn() -> dict[tuple[str, int], RandomTask]:
     """Two tasks of every family, the second one with its dependence given (strengths chosen on few rows, for speed)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_suite, "_TRIAL", 1000)
+        patch.setattr(random_suite, "SETTINGS", random_suite.GeneratorSettings(trial_rows=1000))
         return {
             (name, seed): random_task(seed + 40, family=name, dims=(4, 3), nats=(None, 0.3)[seed])
             for name in FAMILIES
@@ -171,7 +171,9 @@ def test_file_of_truths() -> None:
     assert max(float(row["stderr"]) for row in rows) <= 0.005
     first = random_tasks("first", 1)[0]
     assert first.name == rows[0]["name"] and first.mi == float(rows[0]["mi"])
-    assert first.mi_stderr <= 0.005 and first.efficient_stderr(100) == pytest.approx(float(rows[0]["sd"]) / 10)
+    assert first.mi_stderr <= 0.005 and first.efficient_stderr(100) == pytest.approx(
+        float(rows[0]["sd"]) / 10
+    )
 
 
 def test_half_and_families_of_the_file() -> None:
@@ -218,7 +220,11 @@ def test_shared_state_by_enumeration() -> None:
     of_x = emission([("label", [[0.7, 0.2], [0.3, 0.8]])], 2)  # P(label | state), a row each label
     of_y = emission([("label", [[0.5, 0.1], [0.5, 0.9]]), ("label", [[0.9, 0.4], [0.1, 0.6]])], 2)
     law = shared(table, of_x, of_y)
-    px, py1, py2 = np.array([[0.7, 0.3], [0.2, 0.8]]), np.array([[0.5, 0.5], [0.1, 0.9]]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    px, py1, py2 = (
+        np.array([[0.7, 0.3], [0.2, 0.8]]),
+        np.array([[0.5, 0.5], [0.1, 0.9]]),
+        np.array([[0.9, 0.1], [0.4, 0.6]]),
+    )
     joint = np.einsum("ij,ia,jb,jc->abc", table, px, py1, py2)
     cells = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
     expected = np.log(joint / joint.sum(axis=(1, 2), keepdims=True) / joint.sum(axis=0)).ravel()
@@ -258,7 +264,9 @@ def test_branches_by_quadrature(noise: str) -> None:
     u = (np.arange(20_000) + 0.5) / 20_000
     for v in (-0.4, 0.1, 0.9):
         assert np.exp(coupling.log_ratio(u, np.full_like(u, v))).mean() == pytest.approx(1, abs=1e-3)
-    grid = np.linspace(-400, 400, 800_001) if noise in ("cauchy", "student") else np.linspace(-12, 20, 320_001)
+    grid = (
+        np.linspace(-400, 400, 800_001) if noise in ("cauchy", "student") else np.linspace(-12, 20, 320_001)
+    )
     density = np.exp(NOISES[noise].log_pdf(grid))
     assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=3e-3)
     assert np.allclose(NOISES[noise].cdf(grid) + NOISES[noise].sf(grid), 1)

@@ -5,7 +5,6 @@
     task.sample(n, seed)   rows;  task.mi  the truth;  task.pmi(x, y)  the exact pointwise MI
     task.transform(f, g)   a new task with the same MI
     random_task(seed)      a task of one of many `FAMILIES`; random_tasks("first", 100) a list of them
-
     consistency            tests on data whose MI is not known: images, or your own
 
 New distributions: a function that returns a `Task` (see `base`, `copulas`, `curves`), and its row in a suite.

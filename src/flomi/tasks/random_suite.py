@@ -17,6 +17,7 @@ from typing import get_args
 
 import numpy as np
 
+from flomi.support.settings import UNMEASURED, setting
 from flomi.tasks.core import LogRatio, Sampler, Task, _whole
 from flomi.tasks.random_families import FAMILIES, Family, Half
 from flomi.tasks.random_law import Law, LawOfLevel, diluted, flipped, independent, side_by_side, stream
@@ -25,9 +26,30 @@ from flomi.tasks.random_maps import draw_side, wrapped
 __all__ = ["TRUTH_FILE", "RandomTask", "Truth", "measure_law", "random_task", "random_tasks"]
 
 TRUTH_FILE = Path(__file__).with_name("random_truth.csv")
-_LEVELS = 256  # strengths that a family may take: 4 % apart or so, a grid that rounding errors do not move
-_TRIAL = 4000  # rows that choose among them
-_MOST = 50  # columns a side
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """What the generator draws from. A change makes other tasks: the file of truths is then to be measured again."""
+
+    most_columns: int = setting(50, "the widest tasks of bmi-v1, whose results are published")
+    levels: int = setting(
+        256,
+        "strengths 4 % apart: MI within the 20 % that are promised, on a grid that rounding does not move",
+    )
+    trial_rows: int = setting(
+        4_000, "a standard error of 0.006 at 0.05 nats, where sd(PMI) is about sqrt(2 I)"
+    )
+    chance_beside: float = setting(0.15, f"{UNMEASURED}two families side by side in about one task of eight")
+    chance_diluted: float = setting(0.15, f"{UNMEASURED}unrelated rows in about one task of seven")
+    chance_plain: float = setting(0.3, f"{UNMEASURED}columns left unmixed, as in most tables")
+    truth_rows: int = setting(
+        40_000, "four times the largest sample of the benchmarks; the file takes 200,000"
+    )
+    truth_stderr: float = setting(0.005, "below 5 % of the sampling error of 1,000 rows at sd(PMI) = 1")
+
+
+SETTINGS = GeneratorSettings()
 
 
 @dataclass(frozen=True)
@@ -56,10 +78,11 @@ class RandomTask(Task):
         families: tuple[str, ...],
         half: Half,
     ) -> None:
-        values = locals()
-        for key in ("name", "dim_x", "dim_y", "sampler", "log_ratio", "law", "families", "half"):
-            object.__setattr__(self, key, values[key])
-        object.__setattr__(self, "log_py", None)
+        # the record is frozen, and its own __init__ would ask for the MI
+        self.__dict__.update(
+            name=name, dim_x=dim_x, dim_y=dim_y, sampler=sampler, log_ratio=log_ratio, log_py=None
+        )
+        self.__dict__.update(law=law, families=families, half=half)
 
     law: Law
     families: tuple[str, ...]
@@ -128,7 +151,7 @@ def random_task(
     target, law = _tuned(seed, build, nats, row.name)
     name = f"random-{seed}-{row.name}-{dim_x}-{dim_y}-{target:g}"
     draw = stream(seed, row.name, "sides")
-    plain = draw.rand() < 0.3
+    plain = draw.rand() < SETTINGS.chance_plain
     pilot = law.sampler(np.random.default_rng([seed, 1]), 1000)
     side_x, side_y = (
         draw_side(draw, values, discrete, dim, plain=plain)
@@ -154,7 +177,9 @@ def random_tasks(half: Half, count: int, seed: int = 0) -> tuple[RandomTask, ...
     return tuple(random_task(int(start), family=names[i % len(names)]) for i, start in enumerate(seeds))
 
 
-def measure_law(law: Law, name: str, *, rows: int = 40_000, stderr: float = 0.005) -> Truth:
+def measure_law(
+    law: Law, name: str, *, rows: int = SETTINGS.truth_rows, stderr: float = SETTINGS.truth_stderr
+) -> Truth:
     """The mean of the pointwise MI over at least so many rows, and more until its standard error is small (at most 4 million)."""
     rng = np.random.default_rng([2026, *name.encode()])
     count, total, square, error = 0, 0.0, 0.0, math.inf
@@ -183,8 +208,12 @@ def _fits(row: Family, dims: Sequence[int]) -> bool:
 
 
 def _family(seed: int, family: str | None, dims: tuple[int, int] | None) -> Family:
-    if dims is not None and (len(dims) != 2 or max(_whole("dims", d, at_least=1) for d in dims) > _MOST):
-        raise ValueError(f"dims is {dims}; give the columns of x and of y, each from 1 to {_MOST}")
+    if dims is not None and (
+        len(dims) != 2 or max(_whole("dims", d, at_least=1) for d in dims) > SETTINGS.most_columns
+    ):
+        raise ValueError(
+            f"dims is {dims}; give the columns of x and of y, each from 1 to {SETTINGS.most_columns}"
+        )
     if family is None:
         rows = [row for row in FAMILIES.values() if dims is None or _fits(row, dims)]
         return rows[stream(seed, "family").randint(len(rows))]
@@ -199,7 +228,7 @@ def _family(seed: int, family: str | None, dims: tuple[int, int] | None) -> Fami
 
 
 def _draw_dims(seed: int, row: Family) -> tuple[int, int]:
-    a, b = (int((_MOST + 1) ** (u**1.3)) for u in stream(seed, "dims").rand(2))
+    a, b = (int((SETTINGS.most_columns + 1) ** (u**1.3)) for u in stream(seed, "dims").rand(2))
     if not _fits(row, (a, b)):
         a, b = max(a, row.least[0]), max(b, row.least[1])
     return a, b
@@ -225,7 +254,7 @@ def _law(seed: int, row: Family, dim_x: int, dim_y: int) -> tuple[LawOfLevel, tu
     other = others[draw.randint(len(others))]
     room = dim_x >= row.least[0] + other.least[0] and dim_y >= row.least[1] + other.least[1]
     parts = [(row, dim_x, dim_y)]
-    if beside < 0.15 and room:
+    if beside < SETTINGS.chance_beside and room:
         half_x, half_y = (max(1, d // 2) for d in (dim_x, dim_y))
         half_x, half_y = max(half_x, row.least[0]), max(half_y, row.least[1])
         half_x, half_y = min(half_x, dim_x - other.least[0]), min(half_y, dim_y - other.least[1])
@@ -234,7 +263,7 @@ def _law(seed: int, row: Family, dim_x: int, dim_y: int) -> tuple[LawOfLevel, tu
 
     def law(level: float) -> Law:
         whole = side_by_side([build(level) for build in builds])
-        if some < 0.15:
+        if some < SETTINGS.chance_diluted:
             whole = diluted(whole, 0.3 + 0.65 * share)
         return flipped(whole) if flips else whole
 
@@ -261,11 +290,11 @@ def _tuned(seed: int, build: LawOfLevel, nats: float | None, family: str) -> tup
         level = _least_level(trial, target)
     if level > 0 and target - trial(level - 1) < trial(level) - target:
         level -= 1
-    return target, build(level / (_LEVELS - 1))
+    return target, build(level / (SETTINGS.levels - 1))
 
 
 def _least_level(trial: Callable[[int], float], target: float) -> int:
-    low, high = 0, _LEVELS - 1
+    low, high = 0, SETTINGS.levels - 1
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if trial(middle) >= target else (middle + 1, high)
@@ -273,7 +302,7 @@ def _least_level(trial: Callable[[int], float], target: float) -> int:
 
 
 def _trial(seed: int, build: LawOfLevel, level: int) -> float:
-    law = build(level / (_LEVELS - 1))
+    law = build(level / (SETTINGS.levels - 1))
     if law.mi is not None:
         return law.mi
-    return float(law.log_ratio(*law.sampler(np.random.default_rng([seed, 0]), _TRIAL)).mean())
+    return float(law.log_ratio(*law.sampler(np.random.default_rng([seed, 0]), SETTINGS.trial_rows)).mean())
