@@ -49,12 +49,14 @@ def test_values_follow_their_rows():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "second", "runs"), [("x", "one", 60), ("x", "none", 60)])
-def test_the_error_of_a_difference_is_what_other_samples_show(first, second, runs):
+@pytest.mark.parametrize(
+    ("first", "second", "noise"), [("x", "one", 1.0), ("x", "one", 0.4), ("x", "none", 1.0)]
+)
+def test_the_error_of_a_difference_is_what_other_samples_show(first, second, noise):
     """I(x; y) - I(part of x; y): the standard error against the spread over independent samples."""
     values, errors, naive = [], [], []
-    for seed in range(runs):
-        x, y = gaussian_rows(seed, 400)
+    for seed in range(60):
+        x, y = gaussian_rows(seed, 400, noise)
         sides = {"x": x, "one": x[:, :1], "none": np.random.default_rng(seed + 999).normal(size=(400, 1))}
         r1, r2 = (flomi.estimate(sides[name], y, critic="gaussian", n_folds=2) for name in (first, second))
         d = r1 - r2
@@ -91,6 +93,10 @@ def test_results_that_can_not_be_compared_say_what_to_do():
         _ = dataclasses.replace(r, influences={}) - r
     with pytest.raises(TypeError):
         _ = r - 1.0
+    with pytest.raises(ValueError, match="same groups="):
+        _ = r - dataclasses.replace(r, groups=np.arange(200))
+    with pytest.raises(ValueError, match="same level="):
+        _ = r - dataclasses.replace(r, level=0.5)
     same = r - flomi.estimate(x, y, critic="gaussian", folds=r.folds)
     assert float(same) == pytest.approx(0.0, abs=1e-9)
 
@@ -104,6 +110,8 @@ def test_units_levels_and_missing_rows_go_along():
     assert "50 %" in str(half) and "95 %" in str(r)
     bits = r.to("bits")
     assert bits.influence.mean() == pytest.approx(bits.mi)
+    assert bits.influences["imbalance"].mean() == pytest.approx(bits.imbalance)
+    assert f"{bits - bits:.1f}" == "0.0"
     assert bits.stderr**2 == pytest.approx(sum(p**2 for p in bits.error_parts.values()))
     x[5] = np.nan
     left_out = flomi.estimate(x, y, critic="gaussian", n_folds=2, missing="drop")
@@ -111,6 +119,11 @@ def test_units_levels_and_missing_rows_go_along():
     assert np.nanmean(left_out.influence) == pytest.approx(left_out.mi)
     less = left_out - flomi.estimate(x[:, :1], y, critic="gaussian", n_folds=2, missing="drop")
     assert less.stderr > 0
+    same_folds = flomi.estimate(x[:, :1], y, critic="gaussian", missing="drop", folds=left_out.folds)
+    assert (left_out - same_folds).stderr == pytest.approx(less.stderr, rel=0.2)
+    x[5] = 0.0
+    with pytest.raises(ValueError, match="tested in no fold"):
+        flomi.estimate(x, y, critic="gaussian", folds=left_out.folds)
 
 
 def test_a_certificate_may_be_absent():
@@ -127,4 +140,6 @@ def test_scores_are_kept_for_those_who_ask():
     assert sorted(rows) == list(range(200))
     for rows, scores in est.test_scores_:
         np.testing.assert_allclose(scores.pos, est.result_.pmi[rows])
-    assert not hasattr(flomi.MIEstimator(critic="gaussian", n_folds=2).fit(x, y), "test_scores_")
+    assert not hasattr(est.set_params(keep_scores=False).fit(x, y), "test_scores_")
+    with pytest.raises(ValueError, match="test_scores_"):
+        flomi.estimate(x, y, keep_scores=True)

@@ -83,7 +83,7 @@ def test_values_within_folds_have_the_mean_asked_and_the_spread_of_the_folds(gro
     rng = np.random.default_rng(3)
     folds = np.repeat([0, 1, -1, 2], 30) if groups is None else groups % 3
     values = rng.normal(size=120) + 10 * folds
-    found = within_folds(values, folds, 0.5)
+    found = within_folds(values, folds, 0.5, groups)
     inside = folds >= 0
     assert np.isnan(found[~inside]).all()
     assert found[inside].mean() == pytest.approx(0.5)
@@ -93,7 +93,19 @@ def test_values_within_folds_have_the_mean_asked_and_the_spread_of_the_folds(gro
         for k in range(3)
     ]
     whole = mean_stderr(found[inside], None if groups is None else groups[inside])
-    assert whole == pytest.approx(np.sqrt(np.sum(np.square(parts))), rel=0.05)  # but for n - 1
+    assert whole == pytest.approx(np.sqrt(np.sum(np.square(parts))))
+
+
+@pytest.mark.parametrize(("count", "n_folds"), [(10, 5), (8, 4), (20, 5)])
+def test_few_groups_in_many_folds_do_not_make_the_error_too_small(count, n_folds):
+    rng = np.random.default_rng(count)
+    means, errors = [], []
+    groups, folds = np.repeat(np.arange(count), 6), np.repeat(np.arange(count) % n_folds, 6)
+    for _ in range(600):
+        values = np.repeat(rng.normal(size=count), 6) + rng.normal(size=6 * count)
+        means.append(values.mean())
+        errors.append(mean_stderr(within_folds(values, folds, values.mean(), groups), groups))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.1)
 
 
 def test_an_interval_may_have_unequal_sides_and_any_level():

@@ -81,3 +81,19 @@ def test_enough_units_is_what_the_split_needs():
             else:
                 with pytest.raises(ValueError, match="too few"):
                     make_splits(count, n_folds, 0)
+
+
+def test_rows_that_were_taken_out_of_training_stay_out_with_groups_too():
+    groups = np.arange(80) // 4
+    pairs = [(np.arange(40, 80, 2), np.arange(40)), (np.arange(0, 40, 2), np.arange(40, 80))]
+    for split, (training, _) in zip(make_splits(80, 2, 0, groups, pairs), pairs, strict=True):
+        assert set(split.training) | set(split.validation) == set(training)
+
+
+def test_labels_of_the_input_serve_where_rows_were_left_out():
+    places = np.delete(np.arange(30), [3, 17])
+    labels = np.where(np.isin(np.arange(30), places), np.arange(30) % 2, -1)
+    splits = make_splits(28, 5, 0, folds=labels, places=places)
+    assert set(places[splits[1].test]) == {k for k in places if k % 2}
+    with pytest.raises(ValueError, match="tested in no fold"):
+        make_splits(30, 5, 0, folds=labels, places=np.arange(30))

@@ -1,4 +1,4 @@
-"""`estimate` and `MIEstimator`: what a user calls. crossfit.py does the work, result.py holds the answer.
+"""`estimate` and `MIEstimator`: what a user calls. crossfit/ does the work, result.py holds the answer.
 
 The rows are cut into folds. For each fold the critics are trained on some of the other rows, stopped and chosen on the rest
 of them, and evaluated on the fold. So every row is evaluated by a model that saw it neither in training, nor in validation,
@@ -52,23 +52,30 @@ def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimat
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(_unknown(name, "groups", *_OPTIONS))
+    if options.get("keep_scores"):
+        raise ValueError(
+            "estimate returns no scores to keep; fit MIEstimator(keep_scores=True), whose test_scores_ has them"
+        )
     return MIEstimator(**options).fit(x, y, groups=groups).result_
 
 
 class MIEstimator:
     """Cross-fitted estimator in scikit-learn's manner: options in the constructor, `fit`, then what was learned.
 
-    critic: "auto" (several compete on held-out rows), a name in `critics.CRITICS`, or your nn.Module whose forward(x, y)
-    returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh). bound: a name in
-    `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to maximise. effort: "fast", "standard"
-    or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000 rows on two cores; the options from
-    `n_folds` on replace what it sets. Those from `hidden` on, and preprocess, are for networks trained by the bound itself,
-    such as critic="joint", and an error elsewhere. preprocess: "rank" (normal scores of the ranks, then whitened),
-    "standardize" or "none". precision="medium" lets their steps multiply in bfloat16 where the processor can, which is faster
-    in wide layers; what is judged is judged in float32. missing="drop" leaves out rows with a missing or infinite value and
-    says so. Folds of critic="auto" share one process, as many at a time as torch has threads; n_jobs runs folds in processes
-    of their own, -1 in one a core. progress shows a bar. checkpoint is a folder in which finished folds are kept: the
-    same call goes on from there after any interruption, and ends in the same numbers.
+    critic: "auto" (several compete on held-out rows), a name in `critics.CRITICS`, your nn.Module whose forward(x, y)
+    returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh), or a list of names and modules,
+    which then compete. bound: a name in `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to
+    maximise. effort: "fast", "standard" or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000
+    rows on two cores; the options from `n_folds` on replace what it sets. Those from `hidden` on, and preprocess, are for
+    networks trained by the bound itself, such as critic="joint", and an error elsewhere. preprocess: "rank" (normal scores
+    of the ranks, then whitened), "standardize" or "none". precision="medium" lets their steps multiply in bfloat16 where
+    the processor can, which is faster in wide layers; what is judged is judged in float32. missing="drop" leaves out rows
+    with a missing or infinite value and says so. Folds of critic="auto" share one process, as many at a time as torch has
+    threads; n_jobs runs folds in processes of their own, -1 in one a core. progress shows a bar. checkpoint is a folder in
+    which finished folds are kept: the same call goes on from there after any interruption, and ends in the same numbers.
+    level is that of the interval and the certificate. folds cuts the rows your way: labels [n] (such as the `folds` of
+    another result), pairs (training rows, test rows), or a scikit-learn splitter; every row is tested once. keep_scores
+    keeps the scores of test rows as `test_scores_`.
 
     Learned: `result_` (an `MIEstimate`), `critics_` (each fold's winning model). The same seed on the same machine and
     thread count gives the same bits. Raises ValueError or TypeError in `fit` for options and data that can't be used.
@@ -182,6 +189,7 @@ class MIEstimator:
         result = assemble(options, data, folds, time.perf_counter() - start)
         self.critics_ = [fold.winner for fold in folds]
         self.columns_ = (data.x_names, data.y_names)
+        vars(self).pop("test_scores_", None)  # of an earlier fit
         if options.keep_scores:
             self.test_scores_ = [(data.rows[fold.test], fold.report.scores) for fold in folds]
         _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)

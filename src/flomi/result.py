@@ -151,7 +151,9 @@ class MIEstimate:
         return dataclasses.replace(
             self, ci=ci, candidates=entries, history=curves, units=units, **scaled,
             error_parts={name: part * k for name, part in self.error_parts.items()},
-            influences={name: values * k for name, values in self.influences.items()},
+            influences={
+                name: values if name == "imbalance" else values * k for name, values in self.influences.items()
+            },
         )  # fmt: skip
 
     def spread(self, rows: np.ndarray, n: int) -> MIEstimate:
@@ -206,6 +208,9 @@ class Difference:
     def __float__(self) -> float:
         return self.value
 
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
     def __str__(self) -> str:
         value, stderr, low, high = (number(v, self.stderr) for v in (self.value, self.stderr, *self.ci))
         return f"{value} ± {stderr} {self.units} ({100 * self.level:g} % interval {low} to {high})"
@@ -221,9 +226,9 @@ def difference(first: MIEstimate, second: MIEstimate) -> Difference:
 
     v, w are the rows' influence values, which move together where both results rest on the same rows, so that the first
     term is smaller than two sampling errors; s are their second-order parts, of order 1/n, which rule near independence.
-    m holds what the models and the folds leave open in both; where both have the same critic chosen among the same candidates,
-    these err alike, and their difference counts. Rows of one group count together. ValueError for results of other rows,
-    folds or units.
+    m holds what folds and models leave open in both; where both have the same critic chosen among the same candidates, their
+    models err alike, and the difference of these parts counts. Rows of one group count together. That row i is the same in
+    both is the caller's promise. ValueError for results of other folds, groups, levels or units.
     """
     if first.units != second.units:
         raise ValueError(
@@ -234,15 +239,23 @@ def difference(first: MIEstimate, second: MIEstimate) -> Difference:
             "the results rest on other rows or folds; estimate both on the same rows, with the same seed and number of folds, or "
             "pass the folds of the first to the second: estimate(x, z, folds=r.folds)"
         )
+    if first.level != second.level:
+        raise ValueError(
+            f"the results have levels {first.level:g} and {second.level:g}; estimate both with the same level="
+        )
+    one, other = (np.zeros(0) if r.groups is None else r.groups for r in (first, second))
+    if not np.array_equal(one, other):
+        raise ValueError("the results have other groups; give the same groups= to both, or to none")
     rows = first.folds >= 0
     influence = first.influence - second.influence
     groups = None if first.groups is None else first.groups[rows]
     sampling = mean_stderr(influence[rows], groups)
     alike = first.critic == second.critic and first.candidates.keys() == second.candidates.keys()
-    parts = [sampling] + [r.error_parts["second_order"] for r in (first, second)]
-    for name in ("model", "folds"):
-        one, other = (r.error_parts.get(name, 0.0) for r in (first, second))
-        parts += [one - other] if alike else [one, other]
+    parts = [sampling] + [
+        r.error_parts.get(name, 0.0) for r in (first, second) for name in ("second_order", "folds")
+    ]
+    models = [r.error_parts["model"] for r in (first, second)]
+    parts += [models[0] - models[1]] if alike else models
     stderr, value = math.hypot(*parts), first.mi - second.mi
     half = NormalDist().inv_cdf((1 + first.level) / 2) * stderr
     return Difference(value, stderr, (value - half, value + half), influence, first.level, first.units)

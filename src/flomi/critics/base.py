@@ -39,7 +39,8 @@ class Formula:
     """MI in nats by a formula from all rows of a fit, in words its `method`: the plug-in value less its small-sample `bias`.
 
     `influence` [n], float64, holds one value a row with mean `mi`, whose spread is the sampling error to first order (it is empty
-    where the rows are not in memory); `second_order` is the error beyond that: stderr^2 = var(influence) / n + second_order^2.
+    where the rows are not in memory); `second_order` is what sampling leaves of order 1/n, `model` what the model does:
+    stderr^2 = var(influence) / n + second_order^2 + model^2.
     """
 
     mi: float
@@ -48,14 +49,27 @@ class Formula:
     method: str
     influence: Tensor
     second_order: float
+    model: float = 0.0
 
     @classmethod
-    def of_rows(cls, mi: float, stderr: float, bias: float, method: str, by_row: Tensor) -> Formula:
-        """From values by row, whose mean does not matter, and the whole standard error."""
-        by_row = by_row.double()
-        first_order = float(by_row.var()) / len(by_row)
-        second_order = math.sqrt(max(0.0, stderr**2 - first_order))
-        return cls(mi, stderr, bias, method, by_row - by_row.mean() + mi, second_order)
+    def of_rows(
+        cls,
+        mi: float,
+        bias: float,
+        method: str,
+        by_row: Tensor,
+        *,
+        sampling: float,
+        second_order: float,
+        model: float,
+    ) -> Formula:
+        """From values by row, whose mean does not matter and whose spread is scaled to the error `sampling`, and other errors."""
+        deviations = by_row.double() - by_row.double().mean()
+        spread = float(deviations.var()) / len(by_row)
+        influence = deviations * (sampling / math.sqrt(spread) if spread > 0 else 0.0) + mi
+        return cls(
+            mi, math.hypot(sampling, second_order, model), bias, method, influence, second_order, model
+        )
 
 
 class PairScorer(Protocol):

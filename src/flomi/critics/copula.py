@@ -73,7 +73,7 @@ class NullCritic(Critic):
     def fit(cls, x: Tensor, y: Tensor) -> NullCritic:
         critic = cls()
         method = "0, as no dependence was found; the error is the Gaussian copula's"
-        critic.formula = Formula.of_rows(0.0, 0.0, 0.0, method, torch.zeros(len(x)))
+        critic.formula = Formula(0.0, 0.0, 0.0, method, torch.zeros(len(x)).double(), 0.0)
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -331,20 +331,22 @@ def of_correlation(s: Tensor, dim: int, n: int, variance: float) -> Formula:
     >>> round(of_correlation(torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64), 1, 10**6, 0.4).mi, 4)
     0.2231
     """
-    mi, stderr, bias, method = _estimate(s, math.inf, dim, torch.zeros(1), n, variance)
-    second_order = math.sqrt(max(0.0, stderr**2 - variance / n))
-    return Formula(mi, stderr, bias, method, torch.zeros(0).double(), second_order)
+    mi, bias, method, errors = _estimate(s, math.inf, dim, torch.zeros(1), n, variance)
+    none = torch.zeros(0).double()
+    return Formula(
+        mi, math.hypot(*errors.values()), bias, method, none, errors["second_order"], errors["model"]
+    )
 
 
 def _formula(s: Tensor, nu: float, dim: int, corr: Tensor, pmi: Tensor) -> Formula:
-    pmi = pmi.double()
-    return Formula.of_rows(*_estimate(s, nu, dim, corr, len(pmi), float(pmi.var())), pmi)
+    mi, bias, method, errors = _estimate(s, nu, dim, corr, len(pmi), float(pmi.double().var()))
+    return Formula.of_rows(mi, bias, method, pmi, **errors)
 
 
 def _estimate(
     s: Tensor, nu: float, dim: int, corr: Tensor, n: int, of_pmi: float
-) -> tuple[float, float, float, str]:
-    """MI, standard error, bias and method, from the dispersion s and the variance of the PMI."""
+) -> tuple[float, float, str, dict[str, float]]:
+    """MI, bias, method and the parts of the standard error, from the dispersion s and the variance of the PMI."""
     wx, wy, r = _Blocks(s, dim).directions()
     p, q = wx.shape[1], wy.shape[1]
     name = "Gaussian copula" if math.isinf(nu) else f"Student copula with {nu:.3g} degrees of freedom"
@@ -353,15 +355,20 @@ def _estimate(
     dof = share * n - 1
     if dof <= p + q:
         mi = -0.5 * float(torch.log1p(-corr.square()).sum())
-        return mi, p * q / n / 2, 0.0, f"{name}, cross-validated: too few rows for its formula"
+        errors = {"sampling": 0.0, "second_order": 0.0, "model": p * q / n / 2}
+        return mi, 0.0, f"{name}, cross-validated: too few rows for its formula", errors
     bias, variance = small_sample_bias(p, q, dof)
     loss = _rank_loss(s, dim, n) if math.isinf(nu) else 0.0
     bias -= loss
     plug_in = -0.5 * float(torch.log1p(-torch.where(r > 1 - 1e-12, 1.0, r).square()).sum())
     plug_in += 0.0 if math.isinf(nu) else tail_mi(nu, p, q)
     spread = max(of_pmi, float(r.square().sum()) - p * q / dof)  # Gaussian data: Var[PMI] = sum r^2
-    stderr = math.sqrt(spread / n + variance + (SETTINGS.rank_noise * loss) ** 2)
-    return plug_in - bias, stderr, bias, f"{name}, in sample with small-sample correction"
+    errors = {
+        "sampling": math.sqrt(spread / n),
+        "second_order": math.sqrt(variance),
+        "model": abs(SETTINGS.rank_noise * loss),
+    }
+    return plug_in - bias, bias, f"{name}, in sample with small-sample correction", errors
 
 
 def small_sample_bias(p: int, q: int, dof: float) -> tuple[float, float]:

@@ -147,11 +147,11 @@ def nearest_neighbour_mi(z: Tensor, k: int = SETTINGS.nearest) -> Formula:
     noise = min(
         float(torch.special.polygamma(1, torch.tensor(float(k)))), float(local.var())
     )  # of the neighbours alone
-    stderr = math.sqrt(
-        (float(local.var()) + (SETTINGS.noise - 1) * noise) / n + (SETTINGS.moved * moved) ** 2
-    )
-    method = f"{k} nearest neighbours, extrapolated in the number of rows"
-    return Formula.of_rows(plain + moved, stderr, -moved, method, local)
+    return Formula.of_rows(
+        plain + moved, -moved, f"{k} nearest neighbours, extrapolated in the number of rows", local,
+        sampling=math.sqrt(float(local.var()) / n), second_order=math.sqrt((SETTINGS.noise - 1) * noise / n),
+        model=SETTINGS.moved * abs(moved),
+    )  # fmt: skip
 
 
 def kde(x: Tensor, y: Tensor, rows: int | None = None) -> Tensor:

@@ -109,6 +109,7 @@ class ResidualCritic(Critic):
             "depth": depth,
             "features": features,
             "base": self.base.row,
+            "base_sizes": self.base.sizes,
         }
         self.tower_x = _Tower(members, inputs_x.width, width, depth, features, 1.0, generator)
         self.tower_y = _Tower(members, inputs_y.width, width, depth, features, 0.0, generator)

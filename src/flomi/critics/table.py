@@ -107,7 +107,7 @@ def _restore_on_base(state: dict[str, Tensor], sizes: dict[str, Any]) -> Critic:
     restore = below.ensemble.restore if below.ensemble else below.restore
     if restore is None:
         raise ValueError(f"no network stands on the critic {below.name}")
-    return ResidualCritic.on_base(state, sizes, restore(under(state, "base."), {}))
+    return ResidualCritic.on_base(state, sizes, restore(under(state, "base."), sizes.get("base_sizes", {})))
 
 
 def _always(rows: TrainingRows) -> bool:

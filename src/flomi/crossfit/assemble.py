@@ -82,7 +82,7 @@ class _Run:
         return found
 
     def influence(self, values: Array, estimate: float) -> Array:
-        return within_folds(values, self.fold_of_row, estimate)
+        return within_folds(values, self.fold_of_row, estimate, self.data.groups)
 
     @property
     def tested(self) -> np.ndarray:
@@ -126,11 +126,13 @@ class _Run:
         whole = of_correlation(
             torch.from_numpy(larger.correlation), self.x.shape[1], larger.rows, float(pmi.var())
         )
-        # the rows at hand stand for all: as wide a spread as leaves the standard error of all
-        spread = math.sqrt(len(pmi) / larger.rows)
-        influence = whole.mi + (form.influence - form.influence.mean()) * spread
+        # the rows at hand stand for all: their values get the spread that is the sampling error of all
+        sampling = math.sqrt(max(0.0, whole.stderr**2 - whole.second_order**2 - whole.model**2))
         method = f"{whole.method}, from all {larger.rows:,} rows"
-        return Formula(whole.mi, whole.stderr, whole.bias, method, influence, whole.second_order)
+        return Formula.of_rows(
+            whole.mi, whole.bias, method, form.influence, sampling=sampling, second_order=whole.second_order,
+            model=whole.model,
+        )  # fmt: skip
 
     def in_order(self, influence: Tensor) -> Array:
         """Values [n] of the mixed rows, in the order of the rows."""
@@ -158,7 +160,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     bound = total.bound if is_flo else float(np.nanmean(requested))
     influences = {
         "mi": point.influence,
-        "bound": run.influence(positive - partition, bound) if is_flo else requested,
+        "bound": run.influence(positive - partition if is_flo else requested, bound),
         "plug_in": run.influence(pmi, float(np.nanmean(pmi))),
         "imbalance": run.influence(partition, total.imbalance),
     }
@@ -175,7 +177,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         warnings=(*data.notes, *(finding.text for finding in findings)),
         findings=tuple(finding.to_dict() for finding in findings),
         history=[{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history],
-        projection=projection, projection_labels=labels, config={**options.config, **_used(data, folds)},
+        projection=projection, projection_labels=labels, config={**options.config, **_used(options, data, folds)},
         seconds=seconds, n=n, dim_x=run.x.shape[1], dim_y=run.y.shape[1],
     )  # fmt: skip
 
@@ -184,12 +186,14 @@ def _has_own_critic(options: Options) -> bool:
     return any(isinstance(critic, nn.Module) for critic in (options.critics or {}).values())
 
 
-def _used(data: Pairs, folds: list[Fold]) -> dict[str, Any]:
+def _used(options: Options, data: Pairs, folds: list[Fold]) -> dict[str, Any]:
     """What the run made of options and rows."""
     used: dict[str, Any] = {
         "negatives_a_row": sorted({fold.won.negatives for fold in folds}),
         "groups": None if data.groups is None else len(np.unique(data.groups)),
     }
+    if options.folds is not None:
+        used["n_folds"] = len(folds)
     if data.full is not None:
         summed = len(data.x) if data.full.correlation is None else data.full.rows
         used["rows"] = {"complete": data.full.rows, "drawn": len(data.x), "correlations": summed}
@@ -235,7 +239,8 @@ def _by_formula(run: _Run, selected: str) -> PointEstimate:
         second_order, error = _unseen(run), _unseen(run, full=False)
     # rivals were judged on the rows at hand, and are compared there
     doubt = disagreement(at_hand.mi, error, _rivals(run, selected, full=False))
-    return formula(form.mi, run.in_order(form.influence), second_order, doubt, form.method)
+    model = math.hypot(doubt, form.model)
+    return formula(form.mi, run.in_order(form.influence), second_order, model, form.method)
 
 
 def _by_formula_with_gain(run: _Run, selected: str) -> PointEstimate:
@@ -298,7 +303,7 @@ def _judge(
     reference = entries.get(simplest) if simplest != critic else None
     asked = list(options.critics or ())
     opinions = (
-        second_opinions(run.x, run.y, reference=bool(asked) and asked != [simplest]) if run.regular else ()
+        second_opinions(run.x, run.y, reference=bool(asked) and simplest not in asked) if run.regular else ()
     )
     cap = options.bound.cap
     return judge(

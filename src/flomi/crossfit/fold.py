@@ -228,8 +228,6 @@ def _add_ensemble(
     candidate = work.fit(label, critic, work.split.training, stands_on)
     fitted.candidates[label] = candidate
     assert candidate.gain is not None  # fit gives every candidate with a base its gain
-    if winner is None:
-        return label
     if base is not None:
         mean = fitted.means[base]
     else:  # a base of its own
@@ -238,6 +236,8 @@ def _add_ensemble(
         )
         mean = float(work.evaluate(alone, work.split.validation, SETTINGS.validation_pairs)[0].values.mean())
     fitted.means[label] = mean + candidate.gain.validation
+    if winner is None:
+        return label
     beyond = fitted.means[label] - fitted.means[winner]
     reliable = mean < math.log(work.options.fit.ensemble.batch) - SETTINGS.below_batch
     return label if reliable and beyond > candidate.gain.stderr else winner

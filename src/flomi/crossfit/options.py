@@ -162,7 +162,7 @@ class Options:
             "critic": labels[0] if critics is not None and len(labels) == 1 else labels,
             "bound": bound.name,
             "n_folds": n_folds,
-            "folds": None if folds is None else "given",
+            "folds": None if folds is None else "folds",
             "hidden": list(hidden),
             "recipe": dataclasses.asdict(network),
             "versions": {
@@ -176,6 +176,7 @@ class Options:
                 for name, own in (
                     ("critic", any(isinstance(c, nn.Module) for c in (critics or {}).values())),
                     ("bound", bounds.BOUNDS.get(bound.name) is not bound),
+                    ("folds", folds is not None),
                 )
                 if own
             ],
@@ -203,7 +204,9 @@ class Options:
 
 
 def label_critics(critic: Any) -> dict[str, str | nn.Module] | None:
-    """What the option `critic` names: None for "auto", else critics by label; modules of one class are told apart by a number.
+    """What the option `critic` names: None for "auto", else critics by label, in the order that CRITICS has, modules last.
+
+    Modules of one name are told apart by a number.
 
     >>> label_critics(["gaussian", nn.Linear(1, 1), nn.Linear(2, 1)]).keys()
     dict_keys(['gaussian', 'Linear', 'Linear-2'])
@@ -216,9 +219,12 @@ def label_critics(critic: Any) -> dict[str, str | nn.Module] | None:
     found: dict[str, str | nn.Module] = {}
     for one in several:
         if isinstance(one, nn.Module):
-            label = type(one).__name__
-            same = sum(type(other) is type(one) for other in found.values())
-            found[label if not same else f"{label}-{same + 1}"] = one
+            name = label = type(one).__name__
+            number = 1
+            while label in found or label in CRITICS:  # another class may have the same name
+                number += 1
+                label = f"{name}-{number}"
+            found[label] = one
         elif isinstance(one, str):
             allowed = (AUTO, *CRITICS) if one is critic else CRITICS
             found[_choose("critic", one, allowed)] = one
@@ -226,7 +232,8 @@ def label_critics(critic: Any) -> dict[str, str | nn.Module] | None:
             raise TypeError(
                 f"critic must be a name, an nn.Module or a list of these, not {type(one).__name__}; pass an instance"
             )
-    return found
+    order = {name: k for k, name in enumerate(CRITICS)}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def _choose(name: str, value: Any, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flomi.critics import CRITICS
-from flomi.critics.table import TrainingRows, default_candidates
+from flomi.critics.table import CriticKind, TrainingRows, default_candidates
 from flomi.crossfit.checkpoint import Checkpoint
 from flomi.crossfit.fold import Fold, run_fold
 from flomi.crossfit.options import Options
@@ -34,7 +34,11 @@ def cross_fit(options: Options, data: Pairs, *, ranks: bool = False) -> list[Fol
     `ranks`: the processes of torch.distributed, which hold the same rows, share the folds, and each gets all of them.
     """
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
-    splits = make_splits(len(data.x), options.n_folds, options.seed, data.groups, options.folds)
+    splits = make_splits(len(data.x), options.n_folds, options.seed, data.groups, options.folds, data.rows)
+    if ranks:  # a user's splitter may draw anew in every process
+        shared = [splits]
+        dist.broadcast_object_list(shared)
+        (splits,) = shared
     critics = [options.critics or _default_critics(options, x, y, split.training) for split in splits]
     _check_rows(critics, data, min(len(split.training) for split in splits), len(splits))
     kept = None if options.checkpoint is None else Checkpoint(options.checkpoint, options, data, splits)
@@ -98,7 +102,8 @@ def _run(jobs: list[Callable[[], Fold]], options: Options, critics: Sequence[Cri
     if options.n_jobs > 1:
         from joblib import Parallel, delayed
 
-        return list(Parallel(n_jobs=options.n_jobs)(delayed(job)() for job in jobs))
+        rows = {name: CRITICS[name] for fold in critics for name in fold.values() if isinstance(name, str)}
+        return list(Parallel(n_jobs=options.n_jobs)(delayed(_with_rows)(rows, job) for job in jobs))
     # networks trained by the bound draw from torch's global generator, which threads would share
     apart = all(isinstance(c, str) and CRITICS[c].build is None for fold in critics for c in fold.values())
     threads = min(torch.get_num_threads(), len(jobs), MOST_AT_A_TIME)
@@ -119,6 +124,12 @@ def _run(jobs: list[Callable[[], Fold]], options: Options, critics: Sequence[Cri
             raise KeyboardInterrupt
         folds[-1].interrupted = True
     return folds
+
+
+def _with_rows(rows: dict[str, CriticKind], job: Callable[[], Fold]) -> Fold:
+    """A fold in another process, which may not know the rows that were added to CRITICS at run time."""
+    CRITICS.update(rows)
+    return job()
 
 
 def _once(kept: Checkpoint, k: int, run: Callable[[], Fold]) -> Fold:

@@ -34,12 +34,13 @@ class Split:
 
 
 def make_splits(
-    n: int, n_folds: int, seed: int, groups: Rows | None = None, folds: Any = None
+    n: int, n_folds: int, seed: int, groups: Rows | None = None, folds: Any = None, places: Rows | None = None
 ) -> list[Split]:
     """The folds of n rows; with `folds` the user's: labels [n], pairs (training, test) of indices, or a scikit-learn splitter.
 
-    Every row must be tested exactly once. A fifth of a fold's other rows, or of their groups, is for validation. The same n,
-    seed and groups give the same folds. ValueError where rows or groups are too few, or where `folds` do not fit the rows.
+    Labels may be those of the input before rows were left out; `places` [n] then says where these rows stand in it. Every row
+    must be tested exactly once. A fifth of a fold's other rows, or of their groups, is for validation. The same n, seed and
+    groups give the same folds. ValueError where rows or groups are too few, or where `folds` do not fit the rows.
     """
     rng = np.random.default_rng(seed)
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
@@ -52,8 +53,8 @@ def make_splits(
         order = rng.permutation(count)  # the order of the rows, not the pairing of x with y
         parts = [(order[~np.isin(order, block)], block) for block in np.array_split(order, n_folds)]
     else:
-        parts = _given(folds, n, groups)
-        parts = [(rng.permutation(_units_of(a, units)), _units_of(b, units)) for a, b in parts]
+        given = _given(folds, n, groups, places)
+        parts = [(rng.permutation(_units_of(a, units)), _units_of(b, units)) for a, b in given]
         if (np.bincount(np.concatenate([test for _, test in parts])) != 1).any():
             raise ValueError("folds puts rows of one group into several folds; keep each group in one")
         least = min(min(len(rest) - _validation(len(rest)), len(test)) for rest, test in parts)
@@ -73,7 +74,15 @@ def make_splits(
         mixed = rest[rng.permutation(len(rest))]
         cut = _validation(len(rest))
         splits.append((mixed[cut:], mixed[:cut], test if folds is None else rng.permutation(test)))
-    return [Split(rows(a), rows(b), rows(c)) for a, b, c in splits]
+    made = [Split(rows(a), rows(b), rows(c)) for a, b, c in splits]
+    if folds is None or groups is None:
+        return made
+    # of a group only the rows that the user trains on
+    kept = [np.isin(np.arange(n), training) for training, _ in given]
+    return [
+        Split(s.training[k[s.training]], s.validation[k[s.validation]], s.test)
+        for s, k in zip(made, kept, strict=True)
+    ]
 
 
 def _validation(rest: int) -> int:
@@ -91,13 +100,19 @@ def _units_of(rows: Rows, units: Rows) -> Rows:
     return np.unique(units[rows])
 
 
-def _given(folds: Any, n: int, groups: Rows | None) -> list[tuple[Rows, Rows]]:
+def _given(folds: Any, n: int, groups: Rows | None, places: Rows | None) -> list[tuple[Rows, Rows]]:
     """(training, test) rows of the user's own folds."""
-    if hasattr(folds, "split"):
+    if hasattr(folds, "split") and not isinstance(folds, str):
         pairs: Iterable[Any] = folds.split(np.zeros((n, 1)), np.zeros(n), groups)
     elif np.ndim(labels := _array(folds)) == 1:
+        if places is not None and len(labels) > max(n, int(places.max())):
+            labels = labels[places]
         if len(labels) != n:
             raise ValueError(f"folds has {len(labels):,} labels for {n:,} rows; give one a row")
+        if labels.dtype.kind in "iuf" and (labels < 0).any():
+            raise ValueError(
+                f"folds marks {int((labels < 0).sum()):,} rows as tested in no fold (-1); leave these rows out of x and y"
+            )
         codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
         pairs = [(np.flatnonzero(codes != k), np.flatnonzero(codes == k)) for k in range(codes.max() + 1)]
     else:

@@ -13,7 +13,7 @@ class Evidence:
     `bound`, `plug_in`, `imbalance` are the held-out FLO score's; `requested_bound` is the value of the bound asked for and
     `ceiling` its cap, log(m + 1) for InfoNCE; `effective_pairs` is that number of pairs in the partition term.
     `reference_bound` is the held-out bound of a simpler critic, which `reference_name` names in words, and `reference_stderr`
-    the standard error of its difference from `bound`. `second_opinions` are (words, value, standard error) of estimators that
+    its standard error. `second_opinions` are (words, value, standard error) of estimators that
     seldom read too high. `unreplicated_gain` is what networks gained on training and on validation rows and test rows don't
     show, `late_validation_gain` what the validation bound gained in the last tenth of training. `automatic`: critic="auto" was
     asked for. `own_critic`: the critic is the user's, and gets the columns as they are.

@@ -37,19 +37,24 @@ def mean_stderr(values: Array, groups: Labels | None = None) -> float:
     return largest * float(np.sqrt(units / (units - 1) * np.sum((centred / largest) ** 2)) / n)
 
 
-def within_folds(values: Array, folds: Labels, estimate: float) -> Array:
+def within_folds(values: Array, folds: Labels, estimate: float, groups: Labels | None = None) -> Array:
     """``values`` [n] less their fold's mean, plus the estimate.
 
     Folds are evaluated by models of their own, so that means differ between them for reasons other than the rows; ``interval``
-    counts that apart. Rows of no fold, numbered -1, stay NaN.
+    counts that apart. A mean taken away costs a degree of freedom in each fold, not one in all: deviations are scaled so that
+    ``mean_stderr`` of the whole is what the folds' own standard errors make together. Rows of no fold, numbered -1, are NaN.
 
     Example:
-        >>> within_folds(np.array([1.0, 3.0, 10.0, 12.0]), np.array([0, 0, 1, 1]), 5.0)
-        array([4., 6., 4., 6.])
+        >>> within_folds(np.array([1.0, 3.0, 10.0, 12.0]), np.array([0, 0, 1, 1]), 5.0).round(2)
+        array([3.78, 6.22, 3.78, 6.22])
     """
     found = np.full(len(values), np.nan)
+    units = np.arange(len(values)) if groups is None else groups
+    every = len(np.unique(units[folds >= 0]))
     for k in range(int(folds.max(initial=-1)) + 1):
         mine = folds == k
+        count = len(np.unique(units[mine]))
+        scale = np.sqrt(count / max(count - 1, 1) * (every - 1) / every)
         with np.errstate(invalid="ignore"):  # infinite terms have no mean
-            found[mine] = values[mine] - values[mine].mean() + estimate
+            found[mine] = (values[mine] - values[mine].mean()) * scale + estimate
     return found

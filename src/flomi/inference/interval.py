@@ -32,9 +32,9 @@ def interval(
         stderr^2 = sampling^2 + second_order^2 + tau^2/K + model^2
 
     ``sampling`` is the standard error of the mean of the influence values (``mean_stderr``), ``second_order`` what they leave
-    out, of order 1/n. ``folds`` are the K folds' estimates of the same number: tau^2 is their variance beyond the K sampling^2
-    that sampling explains, at least 0, and stands for selection and training. ``model`` is what a debiasing term, or the choice
-    among models, leaves open; a pair (below, above) makes an interval of unequal sides, whose stderr has their mean square.
+    out, of order 1/n. ``folds`` are the K folds' estimates of the same number: tau^2 is their variance beyond what sampling and
+    its second order explain, at least 0, and stands for selection and training. ``model`` is what a debiasing term, or the
+    choice among models, leaves open; a pair (below, above) makes unequal sides, and the stderr has their mean square.
     The quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
 
     Raises ValueError for negative standard errors and for a level outside (0, 1).

@@ -45,8 +45,8 @@ class Candidate:
     """A fitted critic with the preprocessing it was fitted behind.
 
     `prep_x` and `prep_y` map rows as the user gave them to what the model takes. They may be any module that was fitted, or
-    frozen, on training rows before the critic, an encoder of the user's own for one: they are applied to every row and saved
-    with the critic. `base` is the name of the candidate that an ensemble stands on, None where it is no candidate's.
+    frozen, on training rows before the critic, an encoder for one: they are applied to every row. `storage` rebuilds those of
+    preprocess.py. `base` is the name of the candidate that an ensemble stands on, None where it is no candidate's.
     """
 
     name: str
