@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from flomi.data.checks import complete_rows, rounded
 from flomi.data.choice import Chosen
-from flomi.data.pairs import FullData, Missing, Pairs, checked, matrix
+from flomi.data.pairs import FullData, Missing, Pairs, checked, labels_of, matrix
 from flomi.data.settings import SETTINGS
 from flomi.data.sketch import QuantileSketch
 from flomi.data.sources import Source
@@ -104,7 +104,9 @@ def _batches(chosen: Chosen, missing: Missing, said: dict[str, None]) -> Iterato
             for name, value in zip(table.names, part, strict=True):
                 said.update(dict.fromkeys(rounded(value, name)))
             sides[role] = (*matrix(table, role), table.place)
-        x, y, labels = sides["x"][0], sides["y"][0], label_part[0] if label_part else None
+        x, y, labels = sides["x"][0], sides["y"][0], None
+        if label_part:
+            labels = labels_of(Table(tuple(first.names[i] for i in labels_at), tuple(label_part)))
         keep, counts, where = complete_rows(sides, labels, _places(first, start))
         if counts:
             if missing == "error":

@@ -120,7 +120,7 @@ def paired(
     check_missing(missing)
     x, x_names = matrix(x_table, "x")
     y, y_names = matrix(y_table, "y")
-    labels = None if group_table is None else _labels(group_table)
+    labels = None if group_table is None else labels_of(group_table)
     _same_length(x, y, labels)
     said = list(notes)
 
@@ -206,7 +206,8 @@ def matrix(table: Table, role: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.require(side, requirements=["C", "W"]), tuple(names)  # as torch needs it to share the memory
 
 
-def _labels(table: Table) -> np.ndarray:
+def labels_of(table: Table) -> np.ndarray:
+    """The one column of groups, [n]."""
     if len(table.values) > 1 or table.values[0].size != len(table.values[0]):
         raise ValueError(
             f"groups needs one label a row, and {list_names(table.names)} give more; choose one column"
