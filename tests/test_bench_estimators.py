@@ -97,6 +97,7 @@ def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
     assert r == variational.variational(x, y, 0, name, log_py=task.log_py)  # the same bits
 
 
+@pytest.mark.slow
 def test_bounds_come_near_the_truth_from_below(monkeypatch):
     shorter(monkeypatch, steps=150)
     x, y = NORMAL.sample(2000, seed=0)

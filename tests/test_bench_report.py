@@ -214,6 +214,7 @@ def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_page(small: pd.DataFrame, tmp_path: Path) -> None:
     one, two = (bench.write_page(small, tmp_path / name).read_bytes() for name in ("one.html", "two.html"))
     assert one == two

@@ -67,6 +67,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_and_run_again_gives_the_same_table(here: Path) -> None:
     command = [sys.executable, "-m", "flomi", "bench", *GRID, "--out", "killed.csv", "--quiet"]
     process = subprocess.Popen(command, env={**os.environ, "PAUSE": "0.05"}, stdout=subprocess.DEVNULL)

@@ -90,7 +90,7 @@ def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert numbers(last.result_) == numbers(plain.result_)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_groups_own_critics_and_processes(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     own = Own()
@@ -229,3 +229,7 @@ def test_drawn_rows_are_found_again(tmp_path: Path) -> None:
     (-table).to_parquet(tmp_path / "t.parquet")
     other = streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "c")
     assert np.array_equal(other.x, -first.x)
+    (tmp_path / "under way").mkdir()
+    (tmp_path / "under way" / "checkpoint.json").write_text("{}")
+    streaming.read(tmp_path / "t.parquet", **read, checkpoint=tmp_path / "under way")
+    assert not (tmp_path / "under way" / "rows.safetensors").exists()  # of another run, perhaps

@@ -140,8 +140,11 @@ def test_student_scores_follow_the_quantile_function(nu: float) -> None:
     torch.testing.assert_close(_t_scores(z, nu), expected, rtol=1e-4, atol=1e-4)
 
 
+MORE = [(1, 0.75, 1000), (1, 0.99, 1000), (30, 0.3, 600), (20, 0.0, 300)]
+
+
 @pytest.mark.parametrize(
-    ("dim", "rho", "n"), [(1, 0.75, 1000), (1, 0.99, 1000), (5, 0.6, 1000), (30, 0.3, 600), (20, 0.0, 300)]
+    ("dim", "rho", "n"), [(5, 0.6, 1000), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
 )
 def test_the_formula_has_no_bias_and_an_honest_error(dim: int, rho: float, n: int) -> None:
     found = []

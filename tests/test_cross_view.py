@@ -56,7 +56,10 @@ def test_cca_bears_columns_that_are_constant() -> None:
         app.cca(views, 9)
 
 
-@pytest.mark.parametrize("name", list(cross_view.USED))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("flo", "infonce"))) for n in cross_view.USED],
+)
 def test_every_loss_finds_what_the_views_share(name: str) -> None:
     torch.manual_seed(0)
     views = clusters()

@@ -68,6 +68,15 @@ def test_at_high_mi_a_rivals_noisy_value_does_not_count() -> None:
     assert r.ci[0] < truth < r.ci[1] and r.ci[1] - r.ci[0] < 1.5
 
 
+def test_networks_add_to_the_formula_where_it_misses_something() -> None:
+    rng = np.random.default_rng(0)
+    angle, (common, e) = rng.uniform(0, 2 * math.pi, size=400), rng.normal(size=(2, 400))
+    x, y = np.stack([np.cos(angle), common], 1), np.stack([np.sin(angle), common + 0.5 * e], 1)
+    r = estimate(x + 0.05 * rng.normal(size=x.shape), y, effort="fast", n_folds=2)
+    assert r.critic == "residual" and r.bound > r.candidates["gaussian"]["bound"] + 0.2
+    assert "networks gained" in r.mi_method and r.mi > 0.8 + 0.4  # 0.8 of the column, and much of the ring
+
+
 @pytest.mark.slow
 def test_what_a_strong_formula_misses_is_found_or_told() -> None:
     rho = 0.935  # five pairs of 5.2 nats in all, near the log of a batch; the sixth adds 1.3 without any correlation
@@ -112,7 +121,7 @@ def test_every_bound_runs_and_is_held_out(name: str) -> None:
     assert r.plug_in == pytest.approx(r.pmi.mean())
 
 
-LONG = {"mlp", "separate", "separable", "bilinear", "network"}  # trained as joint and residual are
+LONG = {"mlp", "separate", "separable", "bilinear"}  # trained as joint is
 
 
 @pytest.mark.parametrize(
@@ -140,17 +149,22 @@ def test_pmi_of_a_row_does_not_depend_on_the_row_itself() -> None:
 
 
 def numbers(seed: int) -> str:
-    r = estimate(*gaussian(200), critic="joint", **QUICK, seed=seed)
+    r = estimate(*gaussian(100), critic="joint", **QUICK, seed=seed)
     return f"{r.mi.hex()} {r.bound.hex()} {r.lower_bound.hex()} {float(r.pmi.sum()).hex()}"
 
 
-def test_same_seed_same_bits_also_in_a_new_process() -> None:
+def test_same_seed_same_bits() -> None:
+    assert numbers(3) == numbers(3) != numbers(4)
+
+
+@pytest.mark.slow
+def test_same_seed_same_bits_in_a_new_process() -> None:
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_estimator as t; print(t.numbers(3))"
     threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=threads
     )
-    assert run.stdout.strip() == numbers(3) == numbers(3) != numbers(4)
+    assert run.stdout.strip() == numbers(3)
 
 
 def test_global_random_state_is_left_alone() -> None:

@@ -65,7 +65,7 @@ def test_a_bound_below_zero_is_no_penalty(monkeypatch: pytest.MonkeyPatch) -> No
     assert float(penalty(torch.zeros(8, 2), torch.zeros(8, 2), torch.zeros(8, 3))) == 0.0
 
 
-@pytest.mark.parametrize("name", ["kl", "flo"])
+@pytest.mark.parametrize("name", ["kl", pytest.param("flo", marks=pytest.mark.slow)])
 def test_a_penalty_takes_x_away_and_leaves_the_class(name: str) -> None:
     x, y = clusters()
     train, test = slice(0, 600), slice(600, None)
