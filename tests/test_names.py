@@ -74,7 +74,7 @@ def decisions(source: str, *, experiment: bool = False) -> Iterator[str]:
 @pytest.mark.parametrize("file", [file for file in FILES if file not in OF_TABLES])
 def test_no_name_decides(file: str) -> None:
     source = (PACKAGE / file).read_text(encoding="utf-8")
-    found = list(decisions(source, experiment=file.startswith("reproduce/")))
+    found = list(decisions(source, experiment=file.startswith(("reproduce/", "tasks/"))))  # tasks name laws
     assert found == []
 
 

@@ -45,11 +45,13 @@ SMALLER: dict[str, dict[str, object]] = {
     "self-supervised": {"epochs": 2, "readings": 2},
     "staircase": {"steps": 2, "warm_steps": 5},
     "cross-view": {
-        "plans": [
+        "budgets": [
             replace(
-                plan, runs={batch: (names, 2) for batch, (names, _) in plan.runs.items()}, classifier_epochs=5
+                budget,
+                runs={batch: (names, 2) for batch, (names, _) in budget.runs.items()},
+                classifier_epochs=5,
             )
-            for plan in EXPERIMENTS["cross-view"].sizes["tiny"]["plans"]
+            for budget in EXPERIMENTS["cross-view"].sizes["tiny"]["budgets"]
         ]
     },
 }
