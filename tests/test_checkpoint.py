@@ -94,7 +94,7 @@ def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_groups_own_critics_and_processes(jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     own = Own()
-    options: dict[str, Any] = {"effort": "fast", "steps": 5, "n_folds": 3, "bound": "tuba"}
+    options: dict[str, Any] = {"effort": "fast", "steps": 5, "n_folds": 2, "bound": "tuba"}
     plain = MIEstimator(own, **options).fit(X, Y, groups=WHO)
     kept = tmp_path / "c"
     with monkeypatch.context() as patch:

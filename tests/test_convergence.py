@@ -94,6 +94,7 @@ def test_every_objective_ends_at_the_pmi(bound: Bound) -> None:
     assert (bound.pmi(scores()) - TABLE.pmi.reshape(-1)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [row for row in BOUNDS.values() if row.criterion], ids=lambda row: row.name)
 def test_gradients_without_a_value_lead_there_too(bound: Bound) -> None:
     (g,) = starts(6, (3, 4))

@@ -248,6 +248,7 @@ def test_quadratic_form_holds_the_gaussian_pmi_exactly() -> None:
     torch.testing.assert_close(s.u, -s.pos, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_linear_critic_reads_no_dependence() -> None:
     problem = Gaussian(0.9, 2)
     x, y = problem.sample(400)

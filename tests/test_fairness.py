@@ -121,6 +121,7 @@ def test_noise_is_for_training_only() -> None:
     assert torch.equal(model(x)[0], model(x)[0])
 
 
+@pytest.mark.slow
 def test_a_weight_lowers_gap_and_leakage() -> None:
     rows = people(3000)
     train, test = rows[:2000], rows[2000:]

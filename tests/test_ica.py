@@ -44,6 +44,7 @@ def test_total_correlation_of_gaussians_is_right() -> None:
     assert total_correlation(mixed) == pytest.approx(-math.log(torch.det(covariance)) / 2, abs=0.08)
 
 
+@pytest.mark.slow
 def test_a_rotation_that_is_wrong_by_45_degrees_is_mended() -> None:
     """White data whose independent axes lie as far as can be from where the search starts."""
     turn = torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / math.sqrt(2)

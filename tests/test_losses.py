@@ -409,6 +409,7 @@ def test_ness_between_one_hard_negative_and_all_alike() -> None:
     assert loss.ness() == pytest.approx((1 / ((N - 1) * w.square().sum(1))).mean().item(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_flo_learns_a_known_mutual_information() -> None:
     """Two Gaussian pairs: the critic may be any bilinear form, so only the held-out bound can be asked for: below I, not far."""
     rho, d = 0.8, 2

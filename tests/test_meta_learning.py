@@ -191,6 +191,7 @@ def test_learners_side_by_side_are_those_trained_alone() -> None:
     assert all(differ[:-2])  # two weights, two learners
 
 
+@pytest.mark.slow
 def test_the_penalty_takes_information_away() -> None:
     data = app.sinusoids(20, generator()).data(20, generator())
     torch.manual_seed(2)

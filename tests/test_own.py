@@ -152,7 +152,7 @@ def test_a_critic_that_is_infinite_for_some_pairs_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("bound", ["flo", "nwj", "infonce"])
-@pytest.mark.parametrize("critic", [Formula(), FormulaWithDual()])
+@pytest.mark.parametrize("critic", [Formula(), pytest.param(FormulaWithDual(), marks=pytest.mark.slow)])
 def test_a_closed_formula_runs_without_training(critic: nn.Module, bound: str) -> None:
     r = estimate(*gaussian(2000), critic=critic, bound=bound, **QUICK)
     assert abs(r.mi - TRUTH) < 0.1 and (bound == "flo" or not r.history)

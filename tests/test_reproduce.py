@@ -128,7 +128,7 @@ def test_another_seed_gives_another_table(name: str, tables: dict[str, pd.DataFr
 
 def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
-    run(EXPERIMENTS["framework"], "tiny", seed=0)
+    run(EXPERIMENTS["landscape"], "tiny", seed=0)
     assert torch.get_num_threads() == before
 
 
@@ -176,6 +176,7 @@ def test_slope_of_a_power_law() -> None:
     assert convergence.slope(table, "gap") == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_convergence_converges() -> None:
     table = pd.DataFrame(convergence.convergence(0, starts=3, steps=8000))
     gap = table.groupby("step").gap.median()

@@ -162,6 +162,7 @@ def test_scores_stay_within_what_the_rows_show() -> None:
     assert float(far.min()) >= -math.log(len(x)) - 1e-5
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits() -> None:
     x, y = turned(400)
     first, second, other = (fit_ensemble(x, y, 80, NullCritic(), SMALL, seed=s)[0](x, y) for s in (1, 1, 2))

@@ -76,6 +76,7 @@ def test_the_draw_does_not_depend_on_how_the_data_is_cut(whole: Path) -> None:
     assert not np.array_equal(first.rows, streaming.read(whole / "folder", **READ, seed=1).rows)
 
 
+@pytest.mark.slow
 def test_the_draw_is_uniform(whole: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=1000))
     np.save(tmp_path / "y.npy", np.random.default_rng(1).normal(size=1000))

@@ -148,6 +148,7 @@ def test_every_bound_trains_and_gets_better_on_rows_not_seen(bound: Bound) -> No
     assert held_out(m, bound) == max(history.validation) > before
 
 
+@pytest.mark.slow
 def test_flo_comes_close_to_the_truth() -> None:
     m = model()
     fit_network(m, BOUNDS["flo"], ROWS, HELD, replace(SMALL, steps=300), seed=0)
