@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from flomi.tasks import random_hidden as hidden
-from flomi.tasks import random_relations as relations
+import flomi.tasks.random_hidden as hidden
+import flomi.tasks.random_relations as relations
 from flomi.tasks.random_law import LawOfLevel, stream
 
 __all__ = ["FAMILIES", "Family", "Half", "split"]

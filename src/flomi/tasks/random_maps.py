@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from flomi.tasks import transforms
+import flomi.tasks.transforms as transforms
 from flomi.tasks.core import Array, LogRatio, Map, Sampler, Transform
 from flomi.tasks.random_law import Law
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from flomi.tasks import transforms
+import flomi.tasks.transforms as transforms
 from flomi.tasks.core import Array
 from flomi.tasks.densities import Mixture
 from flomi.tasks.random_copulas import EXTREME_VALUE, Pair
