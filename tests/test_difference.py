@@ -143,3 +143,14 @@ def test_scores_are_kept_for_those_who_ask():
     assert not hasattr(est.set_params(keep_scores=False).fit(x, y), "test_scores_")
     with pytest.raises(ValueError, match="test_scores_"):
         flomi.estimate(x, y, keep_scores=True)
+
+
+def test_every_text_says_the_level_that_was_asked(tmp_path):
+    from flomi.cli.outputs import as_text
+    from flomi.data import from_arrays
+
+    x, y = gaussian_rows(6, 200)
+    r = flomi.estimate(x, y, critic="gaussian", n_folds=2, level=0.8)
+    page = r.report(tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (str(r), as_text(r, from_arrays(x, y)), page, r._repr_html_()):
+        assert "80 %" in text and "95 %" not in text

@@ -118,12 +118,16 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     names = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}
     no_bound = "; it may lie on either side" if result.bound_side == "none" else ""
     which = f"({result.bound_name.upper()}{no_bound})"
-    interval = f"(95 % interval {show(result.ci[0])} to {show(result.ci[1])})"
+    interval = f"({result.percent} interval {show(result.ci[0])} to {show(result.ci[1])})"
     ranking = sorted(result.candidates.items(), key=lambda item: -item[1]["bound"])
     others = ", ".join(f"{critic} {show(facts['bound'])}" for critic, facts in ranking)
     rows = [
         ("estimate", f"{show(result.mi)} ± {show(result.stderr)} {result.units}", interval),
-        ("at least", f"{show(result.lower_bound)} {result.units}", "(95 % confidence, no model assumed)"),
+        (
+            "at least",
+            f"{show(result.lower_bound)} {result.units}",
+            f"({result.percent} confidence, no model assumed)",
+        ),
         (names[result.bound_side], f"{show(result.bound)} ± {show(result.bound_stderr)}", which),
         ("plug-in", f"{show(result.plug_in)}, normalisation off by {show(result.imbalance)}", ""),
         ("verdict", result.verdict, ""),

@@ -6,6 +6,7 @@ A panel returns what is to be seen on it, in a sentence or two: the caption, and
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 5_000  # of the scatter; more only makes a heavier file
 VECTOR_POINTS = 1_000  # above this the points are one embedded image
-Z95 = 1.959964
 
 
 def curves(ax: Axes, result: MIEstimate) -> str:
@@ -69,7 +69,9 @@ def candidates(ax: Axes, result: MIEstimate) -> str:
         won: dict[str, Any] = {"fmt": "o", "color": BLUE, "mfc": BLUE, "ms": 7}
         lost: dict[str, Any] = {"fmt": "s", "color": GREY, "mfc": "none", "ms": 5}
         look = won if name == result.critic else lost
-        ax.errorbar(bound, y, xerr=Z95 * stderr if finite(stderr) else None, lw=1.6, capsize=3, **look)
+        ax.errorbar(
+            bound, y, xerr=_quantile(result) * stderr if finite(stderr) else None, lw=1.6, capsize=3, **look
+        )
     names = [_label(name, 14) + (" (won)" if name == result.critic else "") for name, _, _ in rows]
     ax.set_yticks(range(len(rows)), labels=names, parse_math=False)
     ax.set_ylim(-0.6, max(len(rows), 1) - 0.4)
@@ -78,7 +80,7 @@ def candidates(ax: Axes, result: MIEstimate) -> str:
     ax.set(xlabel=f"held-out FLO bound ({result.units})", title="Candidates")
     ax.grid(axis="x")
     return (
-        "Held-out FLO bound, by which the candidates are judged, with its 95 % interval."
+        f"Held-out FLO bound, by which the candidates are judged, with its {result.percent} interval."
         f" The winner, the {result.critic} critic, is a formula fitted in one go, so it has no training curve."
     )
 
@@ -182,7 +184,7 @@ def scatter(ax: Axes, result: MIEstimate) -> str:
 def numbers(ax: Axes, result: MIEstimate) -> str:
     rows: list[tuple[str, float, tuple[float, float] | None]] = [("estimate", result.mi, result.ci)]
     if finite(result.bound):
-        half = Z95 * result.bound_stderr if finite(result.bound_stderr) else 0.0
+        half = _quantile(result) * result.bound_stderr if finite(result.bound_stderr) else 0.0
         rows.append(("held-out bound", result.bound, (result.bound - half, result.bound + half)))
     if finite(result.plug_in):
         rows.append(("plug-in", result.plug_in, None))
@@ -198,7 +200,7 @@ def numbers(ax: Axes, result: MIEstimate) -> str:
         ax.plot(value, y, "o", color=color, ms=9 if main else 6, mec="white", mew=1)
     names = [f"{name}  {number(value)}" for name, value, _ in rows]
     if finite(result.lower_bound):
-        names.insert(0, f"at least (95 %)  {number(result.lower_bound)}")
+        names.insert(0, f"at least ({result.percent})  {number(result.lower_bound)}")
     ax.set_yticks(range(len(rows) - len(names), len(rows)), labels=names)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -211,8 +213,8 @@ def numbers(ax: Axes, result: MIEstimate) -> str:
     ax.set(xlabel=result.units, title="The numbers on one axis")
     ax.grid(axis="x")
     return (
-        "The estimate and the held-out bound with their 95 % intervals, the plug-in value, and the certificate:"
-        " with 95 % confidence the truth lies to the right of the orange line."
+        f"The estimate and the held-out bound with their {result.percent} intervals, the plug-in value, and the certificate:"
+        f" with {result.percent} confidence the truth lies to the right of the orange line."
     )
 
 
@@ -242,3 +244,8 @@ def _label(text: object, width: int) -> str:
     """Text from the data as an axis can show it: printable, on one line, not too long."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _quantile(result: MIEstimate) -> float:
+    """Standard errors to either side of a normal interval at the result's level."""
+    return NormalDist().inv_cdf((1 + result.level) / 2)
