@@ -53,7 +53,7 @@ def test_leaving_one_out_is_what_refitting_without_the_row_gives() -> None:
     s, t = torch.randn(60, 2, dtype=torch.float64), torch.randn(60, 1, dtype=torch.float64)
     t = (t + s[:, :1].square()) / 2
     t = t - t.mean()
-    explained, _ = _ridge(s, t, torch.eye(2, dtype=torch.float64), 2.0, 20)
+    explained, _, _ = _ridge(s, t, torch.eye(2, dtype=torch.float64), 2.0, 20)
     at = s[torch.linspace(0, 59, 20).round().long()]
     distance = torch.cdist(at, at).square()
     values, vectors = torch.linalg.eigh(torch.exp(-distance / 8))

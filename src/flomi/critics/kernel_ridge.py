@@ -15,6 +15,7 @@ from torch import Tensor
 from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics.base import SETTINGS as TRUNCATION
 from flomi.critics.base import Critic
+from flomi.critics.screen import choose_columns
 from flomi.preprocess import RankNormal, Whiten, inverse_root
 from flomi.support.settings import UNMEASURED, setting
 
@@ -84,6 +85,7 @@ class RegressionCritic(Critic):
     offset: Tensor
     root: Tensor
     components: Tensor
+    left_out: tuple[Tensor, Tensor]  # of a fit: the rows' predictions without them, and their t
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
@@ -99,20 +101,23 @@ class RegressionCritic(Critic):
 
         some = _spread(len(x), SETTINGS.trial_rows)
         best = -math.inf
+        columns = choose_columns(x, y)
         for from_x, s, t in ((True, zx, zy), (False, zy, zx)):
-            turn = _seen_by_kernel(s, t)
-            for factor in SETTINGS.widths:
-                width = factor * math.sqrt(2 * turn.shape[1])
-                explained = _ridge(s[some], t[some], turn, width, SETTINGS.trial_centers)[0]
-                if explained > best:
-                    best, chosen = explained, (from_x, turn, width)
+            own = 0 if from_x else 1
+            for turn in _seen_by_kernel(s, t, columns[own], whiten[own].weight):
+                for factor in SETTINGS.widths:
+                    width = factor * math.sqrt(2 * turn.shape[1])
+                    explained = _ridge(s[some], t[some], turn, width, SETTINGS.trial_centers)[0]
+                    if explained > best:
+                        best, chosen = explained, (from_x, turn, width)
         from_x, turn, width = chosen
         s, t = (zx, zy) if from_x else (zy, zx)
-        _, buffers = _ridge(s, t, turn, width, SETTINGS.centers)
+        _, left_out, buffers = _ridge(s, t, turn, width, SETTINGS.centers)
         critic = cls(
             ranks_x=ranks[0], ranks_y=ranks[1], whiten_x=whiten[0], whiten_y=whiten[1],
             from_x=torch.tensor(from_x), components=t[:0], **buffers,
         )  # fmt: skip
+        critic.left_out = left_out, t
         mean = critic._mean(s)
         residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
@@ -152,11 +157,15 @@ class RegressionCritic(Critic):
             [(-0.5 * _squared_distance(p @ self.root, self.components)).logsumexp(1) for p in parts]
         ).sub(math.log(len(self.components)))
 
-    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def prediction(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """f(s) and t, [n, columns of t] both."""
         zx = self.whiten_x(self.ranks_x(x).to(self.whiten_x.weight))
         zy = self.whiten_y(self.ranks_y(y).to(self.whiten_y.weight))
         s, t = (zx, zy) if self.from_x else (zy, zx)
-        return self._codes(self._mean(s), t)
+        return self._mean(s), t
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self._codes(*self.prediction(x, y))
 
     def _codes(self, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The encodings from f(s) and t."""
@@ -180,19 +189,27 @@ def _kernel(a: Tensor, b: Tensor, width: Tensor | float) -> Tensor:
     return _squared_distance(a, b).mul_(-0.5 / width**2).exp_()
 
 
-def _seen_by_kernel(s: Tensor, t: Tensor) -> Tensor:
-    """[columns of s, k] what the kernel sees: all columns, or of many the canonical directions beyond chance."""
+def _seen_by_kernel(s: Tensor, t: Tensor, columns: list[int], weight: Tensor) -> list[Tensor]:
+    """[columns of s, k] each, what the kernel may see: all columns, or of many the canonical directions beyond chance; and the
+    `columns` that a screen found, of the scores that `weight` whitened."""
     n, p = s.shape
+    found = []
     if p <= SETTINGS.kernel_columns:
-        return torch.eye(p).to(s)
-    left, r, _ = torch.linalg.svd(s.T @ t / n, full_matrices=False)
-    chance = (math.sqrt(p) + math.sqrt(t.shape[1])) / math.sqrt(n)  # the largest of independent sides
-    seen: Tensor = left[:, : min(max(1, int((r > chance).sum())), SETTINGS.kernel_columns)]
-    return seen
+        found.append(torch.eye(p).to(s))
+    else:
+        left, r, _ = torch.linalg.svd(s.T @ t / n, full_matrices=False)
+        chance = (math.sqrt(p) + math.sqrt(t.shape[1])) / math.sqrt(n)  # the largest of independent sides
+        found.append(left[:, : min(max(1, int((r > chance).sum())), SETTINGS.kernel_columns)])
+    if 0 < len(columns) < p:
+        found.append(torch.linalg.pinv(weight)[:, columns])
+    return found
 
 
-def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tuple[float, dict[str, Tensor]]:
-    """Ridge regression of t on s and on a kernel of it: the left-out value of -1/2 log det S, and the critic's buffers.
+def _ridge(
+    s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int
+) -> tuple[float, Tensor, dict[str, Tensor]]:
+    """Ridge regression of t on s and on a kernel of it: the left-out value of -1/2 log det S, the left-out predictions of t, and
+    the critic's buffers.
 
     With features F = U diag(d) V' and penalty v, the left-out residual is (t - U h U't)_i / (1 - sum_k U_ik^2 h_k),
     h = d^2 / (d^2 + v). Every column of t takes the v, infinity included, that leaves least.
@@ -235,4 +252,4 @@ def _ridge(s: Tensor, t: Tensor, turn: Tensor, width: float, centers: int) -> tu
         "offset": center @ weight,
         "root": torch.linalg.cholesky(torch.linalg.inv(covariance)),
     }
-    return -0.5 * float(torch.logdet(covariance)), buffers
+    return -0.5 * float(torch.logdet(covariance)), t - left_out, buffers

@@ -15,6 +15,7 @@ from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics.base import SETTINGS as TRUNCATION
 from flomi.critics.base import Critic, PairScorer, rebuilt, under
 from flomi.critics.kernel_density import LocalCritic
+from flomi.critics.screen import binned, divergence, shares_of
 from flomi.preprocess import RankNormal
 from flomi.support.settings import UNMEASURED, setting
 
@@ -26,6 +27,12 @@ class PairedColumnsSettings:
     significant: float = setting(
         4.0,
         f"{UNMEASURED}standard deviations of a pair's statistic under independence, beyond which it counts",
+    )
+    beyond: float = setting(
+        1.5, f"{UNMEASURED}the same beyond sqrt(2 log N), the size that the largest of N pairs has by chance"
+    )
+    atom: float = setting(
+        0.05, f"{UNMEASURED}share of the rows that one value of a continuous column may have"
     )
     log_nu: tuple[float, float] = setting(
         (0.0, 4.0),
@@ -41,7 +48,8 @@ class MatchedCritic(Critic):
 
     .. math:: g(x, y) = \sum_k \mathrm{PMI}_k(x_{i_k}, y_{j_k}) - c
 
-    Each dependence may have any shape. No column is in two pairs, and a column without a partner is left out. u = -g.
+    Each dependence may have any shape. No column is in two pairs, and a column without a partner is left out, as is one with
+    fewer than n/2 values, or one value in 5 % of the rows. u = -g.
 
     >>> x = torch.randn(2000, 2).double()
     >>> y = torch.cat([x[:, 1:].square(), x[:, :1].sin()], 1) + 0.1 * torch.randn(2000, 2)
@@ -100,20 +108,19 @@ def match_columns(x: Tensor, y: Tensor) -> Tensor:
 
     bins = SETTINGS.bins
     scores = [RankNormal.fit(side)(side) for side in (x, y)]
-    places = [(torch.special.ndtr(z) * bins).long().clamp(0, bins - 1) for z in scores]
-    ones = [nn.functional.one_hot(place, bins).float().flatten(1) for place in places]
-    shares = (
-        (ones[0].T @ ones[1] / len(x)).unflatten(0, (-1, bins)).unflatten(2, (-1, bins)).permute(0, 2, 1, 3)
-    )
+    shares = shares_of(*(binned(z, bins) for z in scores))
     expected = shares.sum(3, keepdim=True) * shares.sum(2, keepdim=True)  # [dx, dy, bins of x, bins of y]
-    mi = _divergence(shares, expected)
+    mi = divergence(shares, expected)
+    for axis, side in enumerate((x, y)):  # a kernel density of values that repeat is no density
+        mi.index_fill_(axis, (~_smooth(side)).nonzero().flatten(), 0.0)
     i, j = (torch.as_tensor(v) for v in linear_sum_assignment(-mi.numpy()))
     freedom = (bins - 1) ** 2
-    chance = (freedom + SETTINGS.significant * math.sqrt(2 * freedom)) / (2 * len(x))
+    significant = max(SETTINGS.significant, math.sqrt(2 * math.log(mi.numel())) + SETTINGS.beyond)
+    chance = (freedom + significant * math.sqrt(2 * freedom)) / (2 * len(x))
     keep = mi[i, j] > chance
     rho = torch.corrcoef(torch.cat(scores, 1).T)[i, j + x.shape[1]]
     if keep.any() and (
-        (_divergence(shares[i, j], _shares(rho, math.inf)) <= chance)[keep].all()
+        (divergence(shares[i, j], _shares(rho, math.inf)) <= chance)[keep].all()
         or _one_student(shares.flatten(0, 1), shares[i, j][keep], chance)
     ):
         keep = torch.zeros_like(keep)
@@ -122,9 +129,11 @@ def match_columns(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([i[best], j[best]], 1)
 
 
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of tables, the last two axes."""
-    return torch.where(p > 0, p * (p / q.clamp(min=1e-30)).log(), 0.0).sum((-2, -1))
+def _smooth(side: Tensor) -> Tensor:
+    """[d] whether a column has many values, and no value many rows."""
+    counts = [column.unique(return_counts=True)[1] for column in side.T]
+    n = len(side)
+    return torch.tensor([2 * len(c) > n and int(c.max()) <= max(1.0, SETTINGS.atom * n) for c in counts])
 
 
 def _one_student(tables: Tensor, paired: Tensor, chance: float) -> bool:
@@ -136,7 +145,7 @@ def _one_student(tables: Tensor, paired: Tensor, chance: float) -> bool:
             SETTINGS.bins // 2
         )  # both above their medians, or both below, in 1/2 + arcsin(rho) / pi of all rows
         same = p[:, :half, :half].sum((-2, -1)) + p[:, half:, half:].sum((-2, -1))
-        return _divergence(p, _shares(torch.sin(math.pi * (same - 0.5)), nu))
+        return divergence(p, _shares(torch.sin(math.pi * (same - 0.5)), nu))
 
     best = minimize_scalar(
         lambda v: float(distance(paired, math.exp(v)).sum()),

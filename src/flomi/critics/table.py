@@ -19,6 +19,7 @@ from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
 from flomi.critics.networks import JointCritic, QuadraticCritic, SeparableCritic, SeparateCritic, SumCritic
 from flomi.critics.paired_columns import MatchedCritic
+from flomi.critics.predicted_columns import PredictedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
 
@@ -30,10 +31,7 @@ class CandidateSettings:
         10,
         f"{UNMEASURED}from which on the regression, and the expanded form, have fewer parameters than rows can fit",
     )
-    paired_rows: int = setting(500, f"{UNMEASURED}from which on sums of local critics are tried")
-    paired_columns: int = setting(
-        20, f"{UNMEASURED}of the wider side, up to which columns are looked at in pairs"
-    )
+    paired_rows: int = setting(200, f"{UNMEASURED}from which on sums of local critics are tried")
 
 
 SETTINGS = CandidateSettings()
@@ -129,8 +127,11 @@ def _smooth(rows: TrainingRows) -> bool:
 
 
 def _paired(rows: TrainingRows) -> bool:
-    wide = max(rows.dim_x, rows.dim_y) > SETTINGS.paired_columns
-    return rows.n >= SETTINGS.paired_rows and not wide and rows.continuous and not _any_shape(rows)
+    return rows.n >= SETTINGS.paired_rows and not _any_shape(rows)
+
+
+def _paired_and_smooth(rows: TrainingRows) -> bool:
+    return rows.continuous and _paired(rows) and _smooth(rows)
 
 
 def _expanded(rows: TrainingRows) -> bool:
@@ -161,6 +162,11 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     CriticKind(
         "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, competes=_paired, base=True,
         least_rows=LOCAL.least_rows, restore=MatchedCritic.restore,
+    ),
+    CriticKind(
+        "predicted", "sum of local critics between columns and their predictions from the other side",
+        fit=PredictedCritic.fit, competes=_paired_and_smooth, base=True, least_rows=LOCAL.least_rows,
+        restore=PredictedCritic.restore,
     ),
     CriticKind(  # no base: networks have the same features
         "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
