@@ -61,11 +61,11 @@ def choose_columns(x: Tensor, y: Tensor) -> tuple[list[int], list[int]]:
             finds.append((float(excess[k, one]), *sides))
     finds.sort(key=lambda find: -find[0])
     chosen: tuple[list[int], list[int]] = ([], [])
-    first = [_first_copy(z) for z in scores]
+    copies = [_first_copy(z) for z in scores]
     for _, of_x, of_y in finds:
         more = [
             sorted({copy[k] for k in side}.difference(known))
-            for side, known, copy in zip((of_x, of_y), chosen, first, strict=True)
+            for side, known, copy in zip((of_x, of_y), chosen, copies, strict=True)
         ]
         if all(len(known) + len(new) <= SETTINGS.columns for known, new in zip(chosen, more, strict=True)):
             for known, new in zip(chosen, more, strict=True):
@@ -81,13 +81,15 @@ def _first_copy(z: Tensor) -> list[int]:
 
 def binned(z: Tensor, bins: int) -> Tensor:
     """[n, d, bins] in which of so many equally full bins each normal score [n, d] lies, one-hot, single precision."""
-    return one_hot((torch.special.ndtr(z) * bins).long().clamp(0, bins - 1), bins).float()
+    place: Tensor = (torch.special.ndtr(z) * bins).long().clamp(0, bins - 1)
+    return one_hot(place, bins).float()
 
 
 def shares_of(a: Tensor, b: Tensor) -> Tensor:
     """[p, q, A, B] the shares of rows in each pair of cells, of one-hot a [n, p, A] and b [n, q, B]."""
-    shares: Tensor = a.flatten(1).T @ b.flatten(1) / len(a)
-    return shares.unflatten(0, (-1, a.shape[2])).unflatten(2, (-1, b.shape[2])).permute(0, 2, 1, 3)
+    shares = a.flatten(1).T @ b.flatten(1) / len(a)
+    tables: Tensor = shares.reshape(a.shape[1], a.shape[2], b.shape[1], b.shape[2]).permute(0, 2, 1, 3)
+    return tables
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -106,7 +108,8 @@ def _information(shares: Tensor) -> tuple[Tensor, Tensor]:
 def _as_normal(g: Tensor, freedom: Tensor) -> Tensor:
     """A chi-square statistic as a standard normal one, by the cube root of Wilson and Hilferty (1931)."""
     part = 2 / (9 * freedom)
-    return ((g.clamp(min=0) / freedom) ** (1 / 3) - (1 - part)) / part.sqrt()
+    z: Tensor = ((g.clamp(min=0) / freedom) ** (1 / 3) - (1 - part)) / part.sqrt()
+    return z
 
 
 def _of_pairs(x: Tensor, y: Tensor, bins: int) -> Tensor:
