@@ -45,7 +45,7 @@ def by_flomi(x: np.ndarray, y: np.ndarray, effort: str, options: dict[str, Any])
 def by_ksg(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     import torch
 
-    from flomi.critics import ksg
+    from flomi.critics.nearest_neighbours import ksg
 
     a, b = (torch.from_numpy((v - v.mean(0)) / v.std(0).clip(min=1e-12)) for v in (x, y))
     return {"mi": float(ksg(a, b, k=3).mean()), "critic": "ksg"}

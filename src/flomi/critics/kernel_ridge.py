@@ -85,7 +85,7 @@ class RegressionCritic(Critic):
     offset: Tensor
     root: Tensor
     components: Tensor
-    left_out: tuple[Tensor, Tensor]  # of a fit: the rows' predictions without them, and their t
+    predictions: tuple[Tensor, Tensor]  # of a fit: the rows' predictions without them, and their t
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
@@ -117,7 +117,7 @@ class RegressionCritic(Critic):
             ranks_x=ranks[0], ranks_y=ranks[1], whiten_x=whiten[0], whiten_y=whiten[1],
             from_x=torch.tensor(from_x), components=t[:0], **buffers,
         )  # fmt: skip
-        critic.left_out = left_out, t
+        critic.predictions = left_out, t
         mean = critic._mean(s)
         residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2

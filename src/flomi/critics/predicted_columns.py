@@ -38,7 +38,7 @@ class PredictedCritic(Critic):
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> PredictedCritic:
         regression = RegressionCritic.fit(x, y)
-        return cls(regression, MatchedCritic.fit(*regression.left_out))
+        return cls(regression, MatchedCritic.fit(*regression.predictions))
 
     @classmethod
     def restore(cls, state: dict[str, Tensor], sizes: dict[str, Any]) -> PredictedCritic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from flomi.inference.point_estimate import (
 )
 from flomi.inference.projection import project
 from flomi.inference.row_diagnostics import describe_rows
+from flomi.inference.sight import limits
 from flomi.inference.u_statistic import Summary, pooled
 from flomi.inference.verdict import Verdict, judge
 from flomi.result import MIEstimate
@@ -94,6 +96,11 @@ class _Run:
         return mean_stderr(influence[self.tested], groups)
 
     @cached_property
+    def units(self) -> int:
+        """How many rows, or groups of them, are independent."""
+        return len(self.data.x) if self.data.groups is None else len(np.unique(self.data.groups))
+
+    @cached_property
     def regular(self) -> bool:
         """Whether formulas serve: they are meant for continuous columns and independent rows."""
         return self.data.groups is None and self.data.continuous
@@ -148,9 +155,13 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     point, critic = _point_estimate(run)
     sampling = run.stderr(point.influence)
     error = interval(
-        point.mi, sampling, second_order=point.second_order, folds=point.folds, model=point.model,
-        level=options.level,
+        point.mi, sampling, second_order=point.second_order, folds=point.folds,
+        model=(point.model, math.hypot(point.model, point.missed)), level=options.level,
     )  # fmt: skip
+    sight = None
+    if critic in CRITICS and CRITICS[critic].null:
+        sight = limits(run.units, run.x.shape[1], run.y.shape[1])
+        error = dataclasses.replace(error, low=0.0, high=max(error.high, *sight.values()))
     proven = certificate(
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
@@ -166,7 +177,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     }
     bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
     entries = _entries(folds)
-    verdict, findings = _judge(run, point.mi, error, bound, proven.value, critic, entries)
+    verdict, findings = _judge(run, point.mi, error, bound, proven.value, critic, entries, sight)
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
@@ -209,7 +220,8 @@ def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
     closed = {k: v for k, v in run.values.items() if k in CRITICS and CRITICS[k].fit is not None}
     selected = one_standard_error_rule(closed | run.values, run.groups_of_values)
     stands_on = [selected] if selected in closed else [fold.bases.get(selected, "") for fold in run.folds]
-    if run.regular and all(k in closed and CRITICS[k].formula for k in stands_on):
+    nothing = selected in closed and CRITICS[selected].null
+    if nothing or (run.regular and all(k in closed and CRITICS[k].formula for k in stands_on)):
         return (_by_formula if selected in closed else _by_formula_with_gain)(run, selected), selected
     return _by_midpoint(run, selected), Counter(fold.winner.name for fold in run.folds).most_common(1)[0][0]
 
@@ -236,7 +248,8 @@ def _by_formula(run: _Run, selected: str) -> PointEstimate:
     form, at_hand = run.formula(selected), run.formula(selected, full=False)
     second_order, error = form.second_order, at_hand.stderr
     if CRITICS[selected].null:
-        second_order, error = _unseen(run), _unseen(run, full=False)
+        few = math.sqrt(len(run.x) / run.units)
+        second_order, error = few * _unseen(run), few * _unseen(run, full=False)
     # rivals were judged on the rows at hand, and are compared there
     doubt = disagreement(at_hand.mi, error, _rivals(run, selected, full=False))
     model = math.hypot(doubt, form.model)
@@ -280,9 +293,7 @@ def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimat
     influence = run.influence(point.influence, point.mi)
     second_order, stderr = point.second_order, run.stderr(influence)
     if stderr == 0:  # nothing was found anywhere
-        n = len(run.x)
-        units = n if run.data.groups is None else len(np.unique(run.data.groups))
-        second_order = stderr = _unseen(run) * math.sqrt(n / units)
+        second_order = stderr = _unseen(run) * math.sqrt(len(run.x) / run.units)
     doubt = disagreement(point.mi, stderr, _rivals(run, selected, full=True))
     model = math.hypot(point.model, doubt)
     return PointEstimate(point.mi, influence, second_order, model, point.folds, point.method)
@@ -296,6 +307,7 @@ def _judge(
     lower_bound: float,
     critic: str,
     entries: dict[str, dict[str, Any]],
+    sight: dict[str, float] | None,
 ) -> tuple[Verdict, tuple[Finding, ...]]:
     options, total, data = run.options, run.total, run.data
     curves = [h for fold in run.folds for h in fold.history if h["critic"] == critic]
@@ -313,6 +325,8 @@ def _judge(
             dim_y=run.y.shape[1],
             mi=mi,
             stderr=error.stderr,
+            interval=(error.low, error.high) if sight is None else None,
+            sight=sight,
             bound=total.bound,
             bound_stderr=total.bound_stderr,
             bound_name=options.bound.name,

@@ -22,7 +22,8 @@ class PointEstimate:
     """A point estimate ``mi`` in nats, and what its error is made of.
 
     ``influence`` [n] one value a row, of mean mi; ``second_order`` the standard error of what these leave out; ``model`` that of
-    what the model leaves open; ``folds`` the folds' estimates of the same number, if made apart; ``method`` in words.
+    what the model leaves open, and ``missed`` that of what it cannot express, which lies above; ``folds`` the folds' estimates
+    of the same number, if made apart; ``method`` in words.
     """
 
     mi: float
@@ -31,6 +32,7 @@ class PointEstimate:
     model: float
     folds: tuple[float, ...] | None
     method: str
+    missed: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,145 @@
+"""How little dependence does the default call find? The smallest MI found in 19 of 20 samples, by kind, rows and columns.
+
+    python benchmarks/sight.py run --out benchmarks/results/sight.csv [--part 0/2]     # resumable: a line for each sample
+    python benchmarks/sight.py table benchmarks/results/sight.csv                      # writes src/flomi/inference/sight.csv
+
+Three kinds of dependence, each with an exact MI, between two sides of normal columns that are independent otherwise:
+
+    linear    a correlation between one random direction of each side
+    pair      one column of each side: their ranks u, v have v = u + phase + noise (mod 1), the noise von Mises: a smooth wave
+    three     the same between sums of three columns of each side
+
+Levels are drawn where the chance to be found goes from low to high; the limit is the point where a logistic curve in log MI
+crosses 19/20. No random task is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special
+
+SIZES = (300, 1000, 3000)
+COLUMNS = {"linear": (1, 5, 20, 50), "pair": (1, 5, 20, 50), "three": (3, 8, 20, 50)}
+RUNS = 24
+SLOPE = 5.0  # of the logistic curve in log MI, where the runs do not tell better: a factor of 2.4 from 1/2 to 19/20
+
+
+def concentration(mi: float) -> float:
+    """Of the von Mises noise: MI = k I1(k) / I0(k) - log I0(k)."""
+    return float(
+        optimize.brentq(
+            lambda k: k * special.i1e(k) / special.i0e(k) - np.log(special.i0e(k)) - k - mi, 1e-6, 1e6
+        )
+    )
+
+
+def sample(kind: str, n: int, d: int, mi: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    x, y = rng.standard_normal((2, n, d))
+    if mi == 0:
+        return x, y
+    count = {"linear": d, "pair": 1, "three": min(3, d)}[kind]
+    directions = []
+    for _ in range(2):
+        w = np.zeros(d)
+        w[:count] = rng.standard_normal(count) if kind == "linear" else 1.0
+        directions.append(w / np.linalg.norm(w))
+    s = x @ directions[0]
+    if kind == "linear":
+        rho = np.sqrt(1 - np.exp(-2 * mi))
+        t = rho * s + np.sqrt(1 - rho**2) * rng.standard_normal(n)
+    else:
+        noise = rng.vonmises(0, concentration(mi), n) / (2 * np.pi)
+        v = (special.ndtr(s) + rng.random() + noise) % 1
+        t = special.ndtri(v.clip(1e-12, 1 - 1e-12))
+    y += (t - y @ directions[1])[:, None] * directions[1]
+    return x, y
+
+
+def found(x: np.ndarray, y: np.ndarray, seed: int) -> bool:
+    import flomi
+    from flomi.critics import CRITICS
+
+    r = flomi.estimate(x, y, effort="fast", seed=seed)
+    return not CRITICS[r.critic].null and r.mi != 0
+
+
+def limit(runs: pd.DataFrame) -> float:
+    """Where the chance to be found is 19/20: the logistic curve of largest likelihood, its slope at least `SLOPE` / 2."""
+    at, seen = np.log(runs.mi.to_numpy()), runs.found.to_numpy().astype(float)
+
+    def cost(p: np.ndarray) -> float:
+        z = np.exp(p[1]) * (at - p[0])
+        return float(np.sum(np.logaddexp(0, z) - seen * z) + (p[1] - np.log(SLOPE)) ** 2)
+
+    best = optimize.minimize(cost, [at.mean(), np.log(SLOPE)], method="Nelder-Mead").x
+    return float(np.exp(best[0] + np.log(19) / np.exp(best[1])))
+
+
+def run(out: Path, part: int, parts: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    known = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=["kind", "n", "columns", "mi", "found"])
+    cells = [(kind, n, d) for n in SIZES for kind, many in COLUMNS.items() for d in many]
+    for kind, n, d in cells[part::parts]:
+        runs = known[(known.kind == kind) & (known.n == n) & (known.columns == d)]
+        lines = list(zip(runs.mi, runs.found, strict=True))
+        for k in range(len(lines), RUNS):
+            rng = np.random.default_rng([n, d, k, *kind.encode()])
+            misses = [mi for mi, seen in lines if not seen]
+            finds = [mi for mi, seen in lines if seen]
+            # around the border that the samples so far show, at first far from it
+            low = max(misses) if misses else min(finds, default=4.0 * d / n) / 2
+            high = min(finds) if finds else 2 * low
+            centre = np.sqrt(low * high)
+            mi = float(min(centre * np.exp(rng.uniform(-0.4, 0.7)), np.log(n)))
+            seen = found(*sample(kind, n, d, mi, rng), k)
+            lines.append((mi, seen))
+            fresh = not out.exists()
+            with out.open("a", newline="") as file:
+                writer = csv.writer(file)
+                if fresh:
+                    writer.writerow(["kind", "n", "columns", "mi", "found", "date"])
+                writer.writerow([kind, n, d, f"{mi:.5f}", seen, datetime.date.today()])
+
+
+def table(files: list[Path]) -> None:
+    d = pd.concat([pd.read_csv(f) for f in files])
+    rows = [
+        (kind, n, columns, f"{limit(runs):.4f}", len(runs))
+        for (kind, n, columns), runs in d.groupby(["kind", "n", "columns"])
+    ]
+    target = Path(__file__).parents[1] / "src/flomi/inference/sight.csv"
+    with target.open("w", newline="") as file:
+        print(f"# smallest MI found in 19 of 20, nats; python benchmarks/sight.py, {datetime.date.today()}", file=file)
+        writer = csv.writer(file)
+        writer.writerow(["kind", "n", "columns", "limit", "runs"])
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run")
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--part", default="0/1")
+    two = commands.add_parser("table")
+    two.add_argument("files", type=Path, nargs="+")
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given.out, *map(int, given.part.split("/")))
+    else:
+        table(given.files)
+
+
+if __name__ == "__main__":
+    main()
