@@ -71,8 +71,10 @@ def make(name: str) -> nn.Module:
     return kind.build(DIM_X, DIM_Y, (8, 8)).double()
 
 
-# Rows with an `ensemble` are tested in test_residual.py, and "local", for one column against one, in test_local_ratio.py.
-NAMES = [*(n for n, kind in CRITICS.items() if not kind.ensemble and n != "local"), "own", "own with dual"]
+# Rows with an `ensemble` are tested in test_residual.py; "local", for one column against one, in test_local_ratio.py; and
+# "logistic", for classes, in test_logistic.py.
+APART = ("local", "logistic")
+NAMES = [*(n for n, kind in CRITICS.items() if not kind.ensemble and n not in APART), "own", "own with dual"]
 TRAINED = [n for n in NAMES if n not in CRITICS or CRITICS[n].build]
 EVERY = pytest.mark.parametrize("name", NAMES)
 

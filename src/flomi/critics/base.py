@@ -111,6 +111,9 @@ class Critic(nn.Module):
 
     formula: Formula  # set by the `fit` of those that have one
     optimism: float = 0.0  # by how much g reads higher on the rows of the fit than on rows left out, nats
+    left_out: float | None = (
+        None  # Donsker-Varadhan value of rows of the fit, each left out of what scores it
+    )
 
     def __init__(self, **parts: Tensor | nn.Module) -> None:
         super().__init__()

@@ -14,9 +14,13 @@ from flomi.critics.copula import SETTINGS as COPULA
 from flomi.critics.copula import EllipticalCritic, NullCritic, of_correlation
 from flomi.critics.density import ConditionalGaussian
 from flomi.critics.features import ExpandedCritic
+from flomi.critics.forest import SETTINGS as FOREST
+from flomi.critics.forest import ForestCritic
 from flomi.critics.kernel_density import SETTINGS as LOCAL
 from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
+from flomi.critics.logistic import SETTINGS as LOGISTIC
+from flomi.critics.logistic import LogisticCritic
 from flomi.critics.networks import JointCritic, QuadraticCritic, SeparableCritic, SeparateCritic, SumCritic
 from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.predicted_columns import PredictedCritic
@@ -31,6 +35,7 @@ class CandidateSettings:
         10,
         f"{UNMEASURED}from which on the regression, and the expanded form, have fewer parameters than rows can fit",
     )
+    forest_rows: int = setting(200, f"{UNMEASURED}from which on a forest is tried")
     paired_rows: int = setting(200, f"{UNMEASURED}from which on sums of local critics are tried")
 
 
@@ -39,13 +44,15 @@ SETTINGS = CandidateSettings()
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What the choice of candidates may look at: how many rows a fold trains on, their columns, and whether all of these take
-    many values, none of them often."""
+    """What the choice of candidates may look at: how many rows a fold trains on, their columns, whether all of these take
+    many values, none of them often, and how many different rows a side has whose columns are all discrete (None otherwise)."""
 
     n: int
     dim_x: int
     dim_y: int
     continuous: bool
+    levels_x: int | None = None
+    levels_y: int | None = None
 
     @property
     def columns(self) -> int:
@@ -126,6 +133,19 @@ def _smooth(rows: TrainingRows) -> bool:
     return rows.n >= least and not _any_shape(rows)
 
 
+def _classes(rows: TrainingRows) -> bool:
+    """Whether a side has few different rows, each often enough."""
+    most = min(LOGISTIC.classes, rows.n // LOGISTIC.rows_per_class)
+    return rows.n >= LOGISTIC.least_rows and any(
+        levels is not None and 2 <= levels <= most for levels in (rows.levels_x, rows.levels_y)
+    )
+
+
+def _forest(rows: TrainingRows) -> bool:
+    narrow = min(rows.dim_x, rows.dim_y) <= FOREST.predicted
+    return rows.n >= SETTINGS.forest_rows and narrow and not _any_shape(rows)
+
+
 def _paired(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.paired_rows and not _any_shape(rows)
 
@@ -152,6 +172,10 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
         competes=_tails, formula=True, base=True, restore=EllipticalCritic.restore,
     ),
     CriticKind(
+        "logistic", "class probabilities by logistic regression, for a side with few different rows", fit=LogisticCritic.fit,
+        competes=_classes, base=True, least_rows=LOGISTIC.least_rows, restore=LogisticCritic.restore,
+    ),
+    CriticKind(
         "local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, competes=_any_shape, formula=True,
         base=True, least_rows=LOCAL.least_rows, restore=LocalCritic.restore,
     ),
@@ -167,6 +191,10 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
         "predicted", "sum of local critics between columns and their predictions from the other side",
         fit=PredictedCritic.fit, competes=_paired_and_smooth, base=True, least_rows=LOCAL.least_rows,
         restore=PredictedCritic.restore,
+    ),
+    CriticKind(  # no base: its own rows it knows by heart
+        "forest", "conditional density by a random forest's weights", fit=ForestCritic.fit, competes=_forest,
+        least_rows=FOREST.least_rows, restore=ForestCritic.restore,
     ),
     CriticKind(  # no base: networks have the same features
         "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,

@@ -55,7 +55,7 @@ class Fold:
     """One finished fold: the winner, and what was measured on the fold's own rows.
 
     `gains` is what networks added to their base, `bases` which candidate that was, where it was one; `training_value` the
-    winner's Donsker-Varadhan value on rows that it was trained on.
+    winner's Donsker-Varadhan value on rows that it was trained on, left out of what scores them where the critic can do that.
     """
 
     test: np.ndarray
@@ -117,7 +117,10 @@ def run_fold(
     ) in fitted.candidates.items():  # only the winner's pairs are kept, which are most of the memory
         evaluations[name], some = work.evaluate(candidate, split.test, pairs)
         scored = some if name == winner else scored
-    seen = split.training[: SETTINGS.training_rows]
+    training_value = getattr(won.model.critic, "left_out", None)
+    if training_value is None:
+        seen = split.training[: SETTINGS.training_rows]
+        training_value = work.evaluate(won, seen, SETTINGS.validation_pairs)[0].donsker_varadhan
     return Fold(
         test=split.test,
         winner=won,
@@ -127,7 +130,7 @@ def run_fold(
             won.model, options.bound, evaluation=evaluations[winner], some=scored, **work.at(split.test, won)
         ),
         calibration=pair_scores(won.model, options.bound, **work.at(split.validation, won)),
-        training_value=work.evaluate(won, seen, SETTINGS.validation_pairs)[0].donsker_varadhan,
+        training_value=training_value,
         evaluations=evaluations,
         seconds={name: c.seconds for name, c in fitted.candidates.items()},
         history=[

@@ -72,11 +72,14 @@ def cross_fit(options: Options, data: Pairs, *, ranks: bool = False) -> list[Fol
 
 def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarray) -> Critics:
     """What competes in a fold where no critic was named, by its training rows."""
+    sides = [v[training].numpy() for v in (x, y)]
+    kinds = [kinds_of(side) for side in sides]
+    levels_x, levels_y = (
+        len(np.unique(side.reshape(len(side), -1), axis=0)) if set(kind) == {"discrete"} else None
+        for side, kind in zip(sides, kinds, strict=True)
+    )
     rows = TrainingRows(
-        len(training),
-        x[0].numel(),
-        y[0].numel(),
-        continuous=all(all_continuous(kinds_of(v[training].numpy())) for v in (x, y)),
+        len(training), x[0].numel(), y[0].numel(), all(map(all_continuous, kinds)), levels_x, levels_y
     )
     names = default_candidates(rows, density="density" in options.bound.needs, costly=options.costly)
     return {name: name for name in names}
