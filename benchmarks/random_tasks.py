@@ -117,7 +117,9 @@ def summary(files: list[Path], against: list[Path]) -> None:
         both = d.merge(pd.read_csv(file), on=["task", "n"], suffixes=("", "_other"))
         ratio = (both.mi - both.truth).abs() / (both.mi_other - both.truth).abs().clip(lower=1e-9)
         for (half, effort, n), r in ratio[both.truth > WEAK].groupby([both.half, both.effort, both.n]):
-            print(f"{file.name}, {half} half, {effort}, {n} rows: median ratio of errors {r.median():.3f} ({len(r)} tasks)")
+            print(
+                f"{file.name}, {half} half, {effort}, {n} rows: median ratio of errors {r.median():.3f} ({len(r)} tasks)"
+            )
 
 
 def main() -> None:

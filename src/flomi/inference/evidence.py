@@ -16,7 +16,8 @@ class Evidence:
     its standard error. `second_opinions` are (words, value, standard error) of estimators that
     seldom read too high. `unreplicated_gain` is what networks gained on training and on validation rows and test rows don't
     show, `late_validation_gain` what the validation bound gained in the last tenth of training. `automatic`: critic="auto" was
-    asked for. `sight`: where nothing was found, the smallest MI that would have been, by kind of dependence. `own_critic`: the critic is the user's, and gets the columns as they are.
+    asked for. `sight`: where nothing was found, the smallest MI that would have been, by kind of dependence. `own_critic`: the
+    critic is the user's, and gets the columns as they are.
 
     The rest is what `describe_rows` finds: `duplicates`, the share of rows that repeat another row in x and y together;
     `effective_share`, that of rows left of them as independent ones, if their order is that of time; `entropy_x`, `entropy_y` of

@@ -159,8 +159,8 @@ CHECKS: tuple[Check, ...] = (
         "whether any candidate beats independence on test rows",
         "none does; caution where the smallest MI that would have been seen is above log n",
         _nothing_found,
-        "no candidate beats independence on test rows. Of samples like this one, 19 in 20 would have shown a linear dependence of "
-        "{linear}, a smooth one of one pair of columns of {pair}, one spread over three columns a side of {three}",
+        "no candidate beats independence on test rows. Of samples like this one, 19 in 20 would have shown a linear dependence "
+        "of {linear}, a smooth one of one pair of columns of {pair}, one spread over three columns a side of {three}",
         "more than that can't be excluded; add rows to see less",
     ),
     Check(
