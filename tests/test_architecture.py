@@ -64,7 +64,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "bounds": {"torch"},
     "scores": {"torch"},
     "preprocess": {"torch", "numpy", "sklearn"},
-    "critics": {"torch", "numpy", "scipy"},
+    "critics": {"torch", "numpy", "scipy", "sklearn"},
     "training": {"torch", "numpy", "tqdm"},
     "inference": {"numpy", "scipy"},
     "tasks": {"numpy", "scipy", "pandas", "sklearn"},

@@ -17,6 +17,8 @@ from flomi.critics.features import ExpandedCritic
 from flomi.critics.kernel_density import SETTINGS as LOCAL
 from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
+from flomi.critics.mixture import SETTINGS as MIXTURE
+from flomi.critics.mixture import MixtureCritic
 from flomi.critics.networks import JointCritic, QuadraticCritic, SeparableCritic, SeparateCritic, SumCritic
 from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
@@ -34,6 +36,7 @@ class CandidateSettings:
     paired_columns: int = setting(
         20, f"{UNMEASURED}of the wider side, up to which columns are looked at in pairs"
     )
+    mixture_rows: int = setting(200, f"{UNMEASURED}from which on a Gaussian mixture is tried")
 
 
 SETTINGS = CandidateSettings()
@@ -133,6 +136,10 @@ def _paired(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.paired_rows and not wide and rows.continuous and not _any_shape(rows)
 
 
+def _clustered(rows: TrainingRows) -> bool:
+    return rows.n >= SETTINGS.mixture_rows and rows.continuous and not _any_shape(rows)
+
+
 def _expanded(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.rows_per_column * (rows.columns + 1) and not _any_shape(rows)
 
@@ -161,6 +168,10 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     CriticKind(
         "matched", "sum of local critics over columns that go together", fit=MatchedCritic.fit, competes=_paired, base=True,
         least_rows=LOCAL.least_rows, restore=MatchedCritic.restore,
+    ),
+    CriticKind(
+        "mixture", "Gaussian mixture of columns that go together, and its own marginals", fit=MixtureCritic.fit,
+        competes=_clustered, base=True, least_rows=MIXTURE.least_rows, restore=MixtureCritic.restore,
     ),
     CriticKind(  # no base: networks have the same features
         "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
