@@ -21,6 +21,8 @@ from flomi.critics.kernel_density import LocalCritic
 from flomi.critics.kernel_ridge import RegressionCritic
 from flomi.critics.logistic import SETTINGS as LOGISTIC
 from flomi.critics.logistic import LogisticCritic
+from flomi.critics.mixture import SETTINGS as MIXTURE
+from flomi.critics.mixture import MixtureCritic
 from flomi.critics.networks import JointCritic, QuadraticCritic, SeparableCritic, SeparateCritic, SumCritic
 from flomi.critics.paired_columns import MatchedCritic
 from flomi.critics.predicted_columns import PredictedCritic
@@ -37,6 +39,7 @@ class CandidateSettings:
     )
     forest_rows: int = setting(200, f"{UNMEASURED}from which on a forest is tried")
     paired_rows: int = setting(200, f"{UNMEASURED}from which on sums of local critics are tried")
+    mixture_rows: int = setting(200, f"{UNMEASURED}from which on a Gaussian mixture is tried")
 
 
 SETTINGS = CandidateSettings()
@@ -154,6 +157,10 @@ def _paired_and_smooth(rows: TrainingRows) -> bool:
     return rows.continuous and _paired(rows) and _smooth(rows)
 
 
+def _clustered(rows: TrainingRows) -> bool:
+    return rows.n >= SETTINGS.mixture_rows and rows.continuous and not _any_shape(rows)
+
+
 def _expanded(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.rows_per_column * (rows.columns + 1) and not _any_shape(rows)
 
@@ -195,6 +202,10 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     CriticKind(  # no base: its own rows it knows by heart
         "forest", "conditional density by a random forest's weights", fit=ForestCritic.fit, competes=_forest,
         least_rows=FOREST.least_rows, restore=ForestCritic.restore,
+    ),
+    CriticKind(
+        "mixture", "Gaussian mixture of columns that go together, and its own marginals", fit=MixtureCritic.fit,
+        competes=_clustered, base=True, least_rows=MIXTURE.least_rows, restore=MixtureCritic.restore,
     ),
     CriticKind(  # no base: networks have the same features
         "expanded", "Gaussian copula of normal scores, their norm and the products of the two", fit=ExpandedCritic.fit,
