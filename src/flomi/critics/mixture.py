@@ -59,9 +59,9 @@ class MixtureCritic(Critic):
     s and t are columns of x and of y: normal scores, or standardised by median and interquartile range (ranks spoil clusters,
     and without them heavy tails spoil the fit); either all columns, if they are few, or those that `choose_columns` finds.
     Rows left out choose between these and the number of components, which goes on growing on all rows while BIC falls;
-    covariances are full, with a floor of 1e-3. Columns that repeat a value often have no density and are left out; where nothing is gained over
-    independence on left-out rows, or no column is left, g = 0. g is lowered where its exponential averages more than 1 over pairs
-    that do not match, and truncated at -log n and `truncation_level`. At most 10,000 rows are used.
+    covariances are full, with a floor of 1e-3. Columns that repeat a value often have no density and are left out; where
+    nothing is gained over independence on left-out rows, or no column is left, g = 0. g is lowered where its exponential averages
+    more than 1 over pairs that do not match, and truncated at -log n and `truncation_level`. At most 10,000 rows are used.
     x: [n, dim_x], y: [n, dim_y], float64. Reference: McLachlan and Peel 2000, "Finite Mixture Models".
 
     >>> cluster = torch.randint(3, (1000, 1))
@@ -280,7 +280,8 @@ def _turned(apart: Tensor, white: Tensor) -> Tensor:
 
 
 def _log_det(white: Tensor) -> Tensor:
-    return white.diagonal(dim1=1, dim2=2).log().sum(1)
+    log_det: Tensor = white.diagonal(dim1=1, dim2=2).log().sum(1)
+    return log_det
 
 
 def _log_normal(apart: Tensor, white: Tensor) -> Tensor:
