@@ -79,7 +79,8 @@ class ContingencyCritic(Critic):
         return g
 
     def matrix(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.log_ratio[a[:, 0].long()][:, b[:, 0].long()]
+        g: Tensor = self.log_ratio[a[:, 0].long()][:, b[:, 0].long()]
+        return g
 
 
 def _place(rows: Tensor, levels: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def _place(rows: Tensor, levels: Tensor) -> Tensor:
     which = torch.cat([levels, rows]).unique(dim=0, return_inverse=True)[1]
     known = which.new_full((int(which.max()) + 1,), len(levels))
     known[which[: len(levels)]] = torch.arange(len(levels), device=which.device)
-    return known[which[len(levels) :]].to(rows)[:, None]
+    place: Tensor = known[which[len(levels) :]]
+    return place.to(rows)[:, None]
 
 
 def _drawn(counts: Tensor, expected: Tensor, independent: float) -> Tensor:

@@ -270,7 +270,8 @@ def _held_out(critic: MixtureCritic, x: Tensor, y: Tensor) -> float:
 def _inverse_root(covariances: Tensor) -> Tensor:
     """[K, d, d] lower triangular W with W S W' = Id."""
     root = torch.linalg.cholesky(covariances)
-    return torch.linalg.solve_triangular(root, torch.eye(root.shape[-1]).to(root), upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(root, torch.eye(root.shape[-1]).to(root), upper=False)
+    return inverse
 
 
 def _turned(apart: Tensor, white: Tensor) -> Tensor:
