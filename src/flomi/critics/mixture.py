@@ -33,6 +33,7 @@ class MixtureSettings:
         12, f"{UNMEASURED}of both sides, up to which all of them are tried beside the chosen"
     )
     trial_rows: int = setting(2000, f"{UNMEASURED}that choose columns, space and components, for their time")
+    trial_pairs: int = setting(250, f"{UNMEASURED}rows whose pairs truncate what is tried, for their time")
     held_out: int = setting(3, f"{UNMEASURED}one of so many trial rows is left out, to compare what is tried")
     rows: int = setting(10_000, f"{UNMEASURED}that the fit looks at, for its time")
     floor: float = setting(1e-3, f"{UNMEASURED}added to every variance, where a column has about variance 1")
@@ -59,9 +60,9 @@ class MixtureCritic(Critic):
     s and t are columns of x and of y: normal scores, or standardised by median and interquartile range (ranks spoil clusters,
     and without them heavy tails spoil the fit); either all columns, if they are few, or those that `choose_columns` finds.
     Rows left out choose between these and the number of components, which goes on growing on all rows while BIC falls;
-    covariances are full, with a floor of 1e-3. Columns that repeat a value often have no density and are left out; where nothing
-    is gained over independence on left-out rows, or no column is left, g = 0. g is lowered where its exponential averages more
-    than 1 over pairs that do not match, and truncated at -log n and `truncation_level`. At most 10,000 rows are used.
+    covariances are full, with a floor of 1e-3. Columns that repeat a value often have no density and are left out; where
+    nothing is gained over independence on left-out rows, or no column is left, g = 0. g is lowered where its exponential averages
+    more than 1 over pairs that do not match, and truncated at -log n and `truncation_level`. At most 10,000 rows are used.
     x: [n, dim_x], y: [n, dim_y], float64. Reference: McLachlan and Peel 2000, "Finite Mixture Models".
 
     >>> cluster = torch.randint(3, (1000, 1))
@@ -99,7 +100,7 @@ class MixtureCritic(Critic):
                 worse, highest = 0, -math.inf
                 for k in _numbers(len(seen[0]), columns):
                     trial = _Mixture.fit(*seen, columns, space, k)
-                    value = _held_out(cls._of(trial, *seen), *unseen)
+                    value = _held_out(cls._of(trial, *seen, SETTINGS.trial_pairs), *unseen)
                     worse, highest = (0, value) if value > highest else (worse + 1, highest)
                     if value > most:
                         best, most = trial, value
@@ -114,7 +115,7 @@ class MixtureCritic(Critic):
         return critic
 
     @classmethod
-    def _of(cls, found: _Mixture, x: Tensor, y: Tensor) -> MixtureCritic:
+    def _of(cls, found: _Mixture, x: Tensor, y: Tensor, truncated_by: int = TRUNCATION.rows) -> MixtureCritic:
         """The critic that has this law, truncated as the rows x, y of the fit say."""
         p = len(found.columns[0])
         cov, means = found.covariances, found.means
@@ -129,7 +130,7 @@ class MixtureCritic(Critic):
             slopes=slopes,
         )  # fmt: skip
         a, b = critic.encode(x, y)
-        some = _spread(len(x), TRUNCATION.rows)
+        some = _spread(len(x), truncated_by)
         positive = critic.pairs(a, b)
         g = critic.matrix(a[some], b[some]).clamp(max=float(positive.max()))
         # a pair of outliers must not lower all others: the mean is that of scores which are truncated already
@@ -171,9 +172,11 @@ class MixtureCritic(Critic):
         g = torch.empty(len(a), len(b)).to(a)
         for rows in torch.arange(len(a)).split(max(1, BLOCK // len(b))):
             total = torch.zeros(()).to(a)
-            for j in range(k):  # no overflow below e^700, and truncation is far within
-                part = torch.addmm(of_y[:, j], expected[rows, j], t[:, j].T).add_(of_x[rows, j, None]).exp_()
-                total = part.add_(total)
+            for j in range(
+                k
+            ):  # without overflow below e^88; truncation is within, and denormal numbers are slow
+                part = torch.addmm(of_y[:, j], expected[rows, j], t[:, j].T).add_(of_x[rows, j, None])
+                total = part.clamp_(min=-60).exp_().add_(total)
             g[rows] = torch.log(total)
         return self._truncated(g)
 
@@ -270,8 +273,8 @@ def _held_out(critic: MixtureCritic, x: Tensor, y: Tensor) -> float:
 def _inverse_root(covariances: Tensor) -> Tensor:
     """[K, d, d] lower triangular W with W S W' = Id."""
     root = torch.linalg.cholesky(covariances)
-    found: Tensor = torch.linalg.solve_triangular(root, torch.eye(root.shape[-1]).to(root), upper=False)
-    return found
+    inverse: Tensor = torch.linalg.solve_triangular(root, torch.eye(root.shape[-1]).to(root), upper=False)
+    return inverse
 
 
 def _turned(apart: Tensor, white: Tensor) -> Tensor:
@@ -281,7 +284,8 @@ def _turned(apart: Tensor, white: Tensor) -> Tensor:
 
 
 def _log_det(white: Tensor) -> Tensor:
-    return white.diagonal(dim1=1, dim2=2).log().sum(1)
+    log_det: Tensor = white.diagonal(dim1=1, dim2=2).log().sum(1)
+    return log_det
 
 
 def _log_normal(apart: Tensor, white: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from flomi.critics.base import Critic, Formula, under
+from flomi.critics.contingency import SETTINGS as TABLE
+from flomi.critics.contingency import ContingencyCritic
 from flomi.critics.copula import SETTINGS as COPULA
 from flomi.critics.copula import EllipticalCritic, NullCritic, of_correlation
 from flomi.critics.density import ConditionalGaussian
@@ -48,7 +50,7 @@ SETTINGS = CandidateSettings()
 @dataclass(frozen=True)
 class TrainingRows:
     """What the choice of candidates may look at: how many rows a fold trains on, their columns, whether all of these take
-    many values, none of them often, and how many different rows a side has whose columns are all discrete (None otherwise)."""
+    many values, none of them often, and of a side of which none does how many different rows it has."""
 
     n: int
     dim_x: int
@@ -76,16 +78,20 @@ def _never(rows: TrainingRows) -> bool:
     return False
 
 
+def _continuous(rows: TrainingRows) -> bool:
+    return rows.continuous
+
+
 @dataclass(frozen=True)
 class CriticKind:
     """One row of `CRITICS`: a network to `build` from (dim_x, dim_y, hidden), a closed form to `fit` to rows (x, y), or an
     `ensemble` of networks on a base.
 
     `competes` says of rows whether it is a default candidate there, and `costly` that an effort may leave it out; `negatives` is
-    the scheme that training can afford; `formula`: `critic.formula` is an estimate of its own, and `of_correlation` the same for
-    rows that are not in memory; `base`: networks may stand on it; `density`: g is log q(y|x); `reference`: the simplest
-    dependence, which others are compared with; `null`: independence; `least_rows` are needed to train on; `restore` rebuilds a
-    fitted one from its tensors and `sizes`.
+    the scheme that training can afford; `formula`: `critic.formula` is an estimate of its own where `serves` says so of the rows,
+    and `of_correlation` the same for rows that are not in memory; `base`: networks may stand on it; `density`: g is log q(y|x);
+    `reference`: the simplest dependence, which others are compared with; `null`: independence; `least_rows` are needed to train
+    on; `restore` rebuilds a fitted one from its tensors and `sizes`.
     """
 
     name: str
@@ -96,6 +102,7 @@ class CriticKind:
     competes: Callable[[TrainingRows], bool] = _never
     negatives: str = "shifts"
     formula: bool = False
+    serves: Callable[[TrainingRows], bool] = _continuous
     base: bool = False
     density: bool = False
     costly: bool = False
@@ -161,6 +168,13 @@ def _clustered(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.mixture_rows and rows.continuous and not _any_shape(rows)
 
 
+def _few_values(rows: TrainingRows) -> bool:
+    """Whether both sides are discrete, and the rows enough for a table of all pairs of values."""
+    if rows.levels_x is None or rows.levels_y is None:
+        return False
+    return (rows.levels_x - 1) * (rows.levels_y - 1) <= TABLE.cells_per_row * rows.n
+
+
 def _expanded(rows: TrainingRows) -> bool:
     return rows.n >= SETTINGS.rows_per_column * (rows.columns + 1) and not _any_shape(rows)
 
@@ -181,6 +195,10 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     CriticKind(
         "logistic", "class probabilities by logistic regression, for a side with few different rows", fit=LogisticCritic.fit,
         competes=_classes, base=True, least_rows=LOGISTIC.least_rows, restore=LogisticCritic.restore,
+    ),
+    CriticKind(
+        "table", "table of how often values meet, for two discrete sides", fit=ContingencyCritic.fit, competes=_few_values,
+        formula=True, serves=_few_values, base=True, restore=ContingencyCritic.restore,
     ),
     CriticKind(
         "local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, competes=_any_shape, formula=True,

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from flomi.bounds import flo
 from flomi.critics import CRITICS
 from flomi.critics.base import Critic, Formula
-from flomi.critics.table import reference_kind
+from flomi.critics.table import TrainingRows, reference_kind
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Options
 from flomi.crossfit.second_opinions import second_opinions
 from flomi.crossfit.select import SETTINGS as SELECTION
 from flomi.crossfit.select import one_standard_error_rule, unsettled
+from flomi.crossfit.training_rows import training_rows
 from flomi.data.pairs import Pairs
 from flomi.inference.certificate import certificate
 from flomi.inference.check import Finding
@@ -102,8 +103,17 @@ class _Run:
 
     @cached_property
     def regular(self) -> bool:
-        """Whether formulas serve: they are meant for continuous columns and independent rows."""
+        """Whether columns are continuous and rows independent."""
         return self.data.groups is None and self.data.continuous
+
+    @cached_property
+    def rows(self) -> TrainingRows:
+        return training_rows(self.data.x, self.data.y)
+
+    def has_formula(self, name: str) -> bool:
+        """Whether a candidate has a formula that serves here: formulas are meant for independent rows."""
+        kind = CRITICS.get(name)
+        return self.data.groups is None and kind is not None and kind.formula and kind.serves(self.rows)
 
     @cached_property
     def values(self) -> dict[str, Array]:
@@ -221,7 +231,7 @@ def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
     selected = one_standard_error_rule(closed | run.values, run.groups_of_values)
     stands_on = [selected] if selected in closed else [fold.bases.get(selected, "") for fold in run.folds]
     nothing = selected in closed and CRITICS[selected].null
-    if nothing or (run.regular and all(k in closed and CRITICS[k].formula for k in stands_on)):
+    if nothing or all(k in closed and run.has_formula(k) for k in stands_on):
         return (_by_formula if selected in closed else _by_formula_with_gain)(run, selected), selected
     return _by_midpoint(run, selected), Counter(fold.winner.name for fold in run.folds).most_common(1)[0][0]
 
@@ -231,7 +241,7 @@ def _rivals(run: _Run, selected: str, *, full: bool) -> list[Rival]:
     found = []
     for name, (lost, stderr) in unsettled(run.values, selected, run.groups_of_values).items():
         form = None
-        if run.regular and name in CRITICS and CRITICS[name].formula:
+        if run.has_formula(name):
             form = run.formula(name, full=full)
         mi, noise = (None, 0.0) if form is None else (form.mi, form.stderr)
         found.append(Rival(lost, stderr, mi, noise))

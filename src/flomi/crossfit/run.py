@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from flomi.critics import CRITICS
-from flomi.critics.table import CriticKind, TrainingRows, default_candidates
+from flomi.critics.table import CriticKind, default_candidates
 from flomi.crossfit.checkpoint import Checkpoint
 from flomi.crossfit.fold import Fold, run_fold
 from flomi.crossfit.options import Options
 from flomi.crossfit.splits import make_splits
-from flomi.data.kinds import all_continuous, kinds_of
+from flomi.crossfit.training_rows import training_rows
 from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
 from flomi.training.candidate import seed_of
@@ -72,15 +72,7 @@ def cross_fit(options: Options, data: Pairs, *, ranks: bool = False) -> list[Fol
 
 def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarray) -> Critics:
     """What competes in a fold where no critic was named, by its training rows."""
-    sides = [v[training].numpy() for v in (x, y)]
-    kinds = [kinds_of(side) for side in sides]
-    levels_x, levels_y = (
-        len(np.unique(side.reshape(len(side), -1), axis=0)) if set(kind) == {"discrete"} else None
-        for side, kind in zip(sides, kinds, strict=True)
-    )
-    rows = TrainingRows(
-        len(training), x[0].numel(), y[0].numel(), all(map(all_continuous, kinds)), levels_x, levels_y
-    )
+    rows = training_rows(x[training].numpy(), y[training].numpy())
     names = default_candidates(rows, density="density" in options.bound.needs, costly=options.costly)
     return {name: name for name in names}
 
