@@ -50,8 +50,8 @@ class ForestSettings:
     rows_per_level: int = setting(10, f"{UNMEASURED}mean number of rows a value of such a column, at least")
     other: float = setting(
         0.01,
-        "kernel of two different values of such a column, where equal ones have 1: with 0.05 a class among ten takes 0.4 nats less "
-        "of digits, and with 0.003 mixed columns 0.004 less (2026-11-30)",
+        "kernel of two different values of such a column, where equal ones have 1: with 0.05 a class among ten gives 0.3 nats "
+        "less of digits, and with 0.003 mixed columns give 0.004 less (2026-11-30)",
     )
     widths: tuple[float, ...] = setting((0.1, 0.2, 0.4, 0.8), f"{UNMEASURED}of the kernel, in normal scores")
     floors: tuple[float, ...] = setting(
