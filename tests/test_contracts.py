@@ -60,6 +60,14 @@ def ring(n: int, seed: int = 0) -> Pair:
     return x + 0.05 * rng.normal(size=x.shape), y + 0.05 * rng.normal(size=y.shape)
 
 
+def parts(n: int, seed: int = 0) -> Pair:
+    """Two columns, and which of three parts of the plane they are from."""
+    rng = np.random.default_rng(seed)
+    part = rng.integers(3, size=n)
+    x = 2 * np.stack([np.cos(2.1 * part), np.sin(2.1 * part)], 1) + rng.normal(size=(n, 2))
+    return x, part[:, None].astype(float)
+
+
 def independent(n: int, seed: int = 0) -> Pair:
     x, y = np.random.default_rng(seed).normal(size=(2, n, 2))
     return x, y
@@ -118,6 +126,8 @@ CASES = {  # monotone, swapped, columns, rows, duplicated, joined
     "student": Case(heavy, 400, "student", (0, 0, 0, 0, 0, 2)),
     "local": Case(parabola, 400, "local", (0, 0, 0, 0.5, None, None)),
     "regression": Case(product, 400, "regression", (0.01, 0, 0, 0.5, 0, 0.5)),
+    "logistic": Case(parts, 400, "logistic", (0.01, 0.001, 0.001, 0.5, 0.2, 0.5)),
+    "forest": Case(folded, 500, "forest", (0.1, 0.5, 0.5, 2, 1, 2)),
     "matched": Case(folded, 500, "matched", (0.01, 0, 0, 0.5, 0, 0.5)),
     "null": Case(independent, 300, "null", (0, 0, 0, 0, 0, 0)),
     "residual": Case(product, 500, "residual", (0.01, 1, 1, 1, 1, 2)),

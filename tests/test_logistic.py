@@ -73,6 +73,13 @@ def test_unseen_classes_score_nothing_and_rare_ones_share_a_score() -> None:
     assert torch.isfinite(table).all() and (table > -math.log(400) - 1e-9).all()
 
 
+def test_only_the_most_frequent_of_many_classes_stand_alone() -> None:
+    x = torch.arange(400).double()[:, None]
+    critic = LogisticCritic.fit(x, (x / 10).floor())  # forty of ten rows each
+    assert critic.weight.shape[1] == SETTINGS.classes + 1
+    assert critic.kind.sum(0).tolist() == [1.0] * SETTINGS.classes + [10.0]
+
+
 def test_squares_are_features_where_they_help() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 2, dtype=torch.float64, generator=random)
@@ -97,7 +104,7 @@ def test_independent_classes_lose_next_to_nothing() -> None:
 
 def test_many_rows_and_wrong_rows() -> None:
     x, c = classes(100)
-    with pytest.raises(ValueError, match="neither x nor y has 2 to 30 different rows"):
+    with pytest.raises(ValueError, match="neither x nor y has rows that occur 5 times"):
         LogisticCritic.fit(x, x)
     with pytest.raises(ValueError, match=f"at least {SETTINGS.least_rows}"):
         LogisticCritic.fit(x[:20], c[:20])

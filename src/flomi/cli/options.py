@@ -14,8 +14,8 @@ BOUNDS = (
     "hd-dime, anchor, club, l1out, ba, doe"
 )
 CRITICS = (
-    "auto, null, gaussian, student, table, local, regression, matched, mixture, expanded, residual, network, joint, "
-    "mlp, separate, separable, bilinear, density"
+    "auto, null, gaussian, student, logistic, table, local, regression, matched, predicted, mixture, forest, expanded, residual, "
+    "network, joint, mlp, separate, separable, bilinear, density"
 )
 EXIT_CODES = """Exit code: 0 done, also when Ctrl-C ended the run early and what was finished is printed; 2 the input or the call
 is wrong (one line says what and how to mend it); 130 Ctrl-C before there was a result; 1 anything else."""

@@ -19,9 +19,7 @@ class LogisticSettings:
     least_rows: int = setting(50, f"{UNMEASURED}for a fit at all")
     classes: int = setting(30, f"{UNMEASURED}different rows of a side, at most")
     rows_per_class: int = setting(10, f"{UNMEASURED}mean number of rows a class, at least")
-    rare: int = setting(
-        5, f"{UNMEASURED}rows of a class, below which it shares its score with the other rare ones"
-    )
+    rare: int = setting(5, f"{UNMEASURED}rows of a class, below which all such classes are one")
     folds: int = setting(4, f"{UNMEASURED}of rows left out, by which penalty and features are chosen")
     penalties: tuple[float, ...] = setting(
         (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1),
@@ -44,8 +42,8 @@ class LogisticCritic(Critic):
     .. math:: g(s, c) = \log \big( (1 - \tfrac1n) \, p(c \mid s) / \bar p(c) + \tfrac1n \big), \qquad
               p(c \mid s) \propto e^{w_c^\top \phi(s) + b_c}
 
-    The classes are the different rows of the side that has few of them: of both sides, where both do, of that which the other
-    predicts better. Classes with fewer than 5 rows are one, and a class that training did not hold scores 0. phi are normal
+    The classes are the different rows of one side, the 30 most frequent with 5 rows or more, and all others together; the side
+    is that with few of them, or that which the other predicts better. A class that training did not hold scores 0. phi are normal
     scores of the other side, and their squares and products where these lower the log loss of rows left out; so is the penalty
     on w chosen, b has none. The mean over training rows makes the ratio average 1 over s. At most 20,000 rows are used.
     x: [n, dim_x], y: [n, dim_y]. References: Cox 1966; Hastie, Tibshirani, Friedman 2009, section 4.4.
@@ -76,14 +74,12 @@ class LogisticCritic(Critic):
             raise ValueError(f"x and y must be [n, d] with the same n, at least {least}, found {found}")
         some = _spread(len(x), SETTINGS.rows)
         x, y = x[some], y[some]
-        fits = [
-            _Fit(from_x, *sides)
-            for from_x, sides in ((True, (x, y)), (False, (y, x)))
-            if 2 <= len(sides[1].unique(dim=0)) <= SETTINGS.classes
-        ]
+        sides = ((True, x, _Classes(y)), (False, y, _Classes(x)))
+        few = [side for side in sides if len(side[2].rows) <= SETTINGS.classes] or sides
+        fits = [_Fit(from_x, s, c) for from_x, s, c in few if c.kind.shape[1] > 1]
         if not fits:
             raise ValueError(
-                f"neither x nor y has 2 to {SETTINGS.classes} different rows, which would be classes; use another critic"
+                f"neither x nor y has rows that occur {SETTINGS.rare} times, which would be classes; use another critic"
             )
         best = max(fits, key=lambda fit: fit.gain)
         critic = cls(**best.parts())
@@ -103,20 +99,23 @@ class LogisticCritic(Critic):
         return (features @ self.weight[1:] + self.weight[0]).log_softmax(1)
 
 
+class _Classes:
+    """The different rows of a side, and which class each of them is: those beyond the most frequent ones are one class."""
+
+    def __init__(self, side: Tensor) -> None:
+        self.rows, self.labels, counts = side.unique(dim=0, return_inverse=True, return_counts=True)
+        rare = counts < SETTINGS.rare
+        rare[counts.argsort(descending=True, stable=True)[SETTINGS.classes :]] = True
+        number = torch.where(rare, int((~rare).sum()), (~rare).cumsum(0) - 1)
+        self.kind = torch.nn.functional.one_hot(number).to(side)
+
+
 class _Fit:
     """The regression of the classes of one side on the other, and the log loss that it saves on rows left out."""
 
-    def __init__(self, from_x: bool, s: Tensor, c: Tensor) -> None:
-        self.from_x = from_x
-        self.classes, labels, counts = c.unique(dim=0, return_inverse=True, return_counts=True)
-        rare = counts < SETTINGS.rare
-        if rare.all():
-            rare = torch.zeros_like(rare)
-        number = torch.where(
-            rare, int((~rare).sum()), (~rare).cumsum(0) - 1
-        )  # the rare ones are the last class
-        self.kind = torch.nn.functional.one_hot(number).to(s)
-        self.hot = self.kind[labels]
+    def __init__(self, from_x: bool, s: Tensor, c: _Classes) -> None:
+        self.from_x, self.rows, self.kind = from_x, c.rows, c.kind
+        self.hot = c.kind[c.labels]
         self.ranks = RankNormal.fit(s)
         z = self.ranks(s)
         # not whitened: a penalty that is the same for all directions then bears most on those in which columns hardly differ
@@ -164,7 +163,7 @@ class _Fit:
         return {
             "ranks": self.ranks, "unit": self.unit, "from_x": torch.tensor(self.from_x),
             "second": torch.tensor(self.second), "weight": weight, "mean": mean,
-            "floor": mean.new_tensor(1 / len(self.z)), "classes": self.classes, "kind": self.kind,
+            "floor": mean.new_tensor(1 / len(self.z)), "classes": self.rows, "kind": self.kind,
         }  # fmt: skip
 
 
