@@ -320,19 +320,19 @@ def _match(
     free = np.ones(linear.size, dtype=bool)
     draws = rng.random(linear.size)
     w, log_weight = [], 0.0
-    for i in rng.permutation(linear.size):
+    for i in rng.permutation(linear.size).tolist():
         if not free[i]:
             continue
         free[i] = False
-        candidates = np.flatnonzero(free[partners[i]])
-        if candidates.size == 0:  # all its possible partners are gone: the row bets nothing
+        still = free[partners[i]]
+        j = partners[i][still]
+        if j.size == 0:  # all its possible partners are gone: the row bets nothing
             continue
-        j = partners[i][candidates]
-        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][candidates]
-        total = np.cumsum(1.0 + bet * (w_ij - theta))
-        k = min(int(np.searchsorted(total, draws[i] * total[-1], side="right")), candidates.size - 1)
+        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][still]
+        total = (1.0 + bet * (w_ij - theta)).cumsum()
+        k = min(int(total.searchsorted(draws[i] * total[-1], side="right")), j.size - 1)
         free[j[k]] = False
-        log_weight += float(np.log(total[-1] / candidates.size) - np.log1p(bet * (w_ij[k] - theta)))
+        log_weight += float(np.log(total[-1] / j.size) - np.log1p(bet * (w_ij[k] - theta)))
         w.append(w_ij[k])
     return np.asarray(w), log_weight
 
