@@ -45,7 +45,12 @@ def test_labels_are_unique_and_in_the_order_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "critics", [["residual", "network"], ["network", "gaussian"], ["null", "residual", "network"]]
+    "critics",
+    [
+        pytest.param(["residual", "network"], marks=pytest.mark.slow),
+        ["network", "gaussian"],
+        ["null", "residual", "network"],
+    ],
 )
 def test_several_ensembles_compete(critics: list[str]) -> None:
     r = flomi.estimate(X, Y, critic=critics, **FAST)
