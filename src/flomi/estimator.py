@@ -62,7 +62,7 @@ def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimat
 class MIEstimator:
     """Cross-fitted estimator in scikit-learn's manner: options in the constructor, `fit`, then what was learned.
 
-    critic: "auto" (several compete on held-out rows), a name in `critics.CRITICS`, your nn.Module whose forward(x, y)
+    critic: "auto" (several compete), a name in `critics.CRITICS`, your nn.Module whose forward(x, y)
     returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh), or a list of names and modules,
     which then compete. bound: a name in `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to
     maximise. effort: "fast", "standard" or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000
