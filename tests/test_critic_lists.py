@@ -61,6 +61,7 @@ def test_several_ensembles_compete(critics: list[str]) -> None:
 def test_a_module_named_like_a_row_is_no_row() -> None:
     r = flomi.estimate(X, Y, critic=namesake("gaussian"), steps=5, **FAST)
     assert r.critic == "gaussian-2" and "copula" not in r.mi_method
+    assert r.config["modules"] == ["gaussian-2"] and r.config["own"] == ["critic"]
 
 
 class Sized(EllipticalCritic):
