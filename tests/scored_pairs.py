@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flomi.inference.certificate import PairScores
+from flomi.inference.u_statistic import PartitionTerm, fold_summary, pooled
 
 
 def gaussian(mi, d):
@@ -24,3 +25,14 @@ def part(score, x, y, m, rng, groups=None):
     return PairScores(
         score(x, y), score(x[:, None], y[(np.arange(len(x))[:, None] + shifts) % len(x)]), shifts, groups
     )
+
+
+def of_matrix(matrix, groups=None):
+    """All pairs of a matrix [n, n] with matrix[i, j] = p(x_i, y_j)."""
+    shifts, rows = np.arange(1, len(matrix)), np.arange(len(matrix))[:, None]
+    return PairScores(np.diagonal(matrix).copy(), matrix[rows, (rows + shifts) % len(matrix)], shifts, groups)
+
+
+def summarise(folds):
+    """The bound and its companions from all given pairs, folds weighted by rows."""
+    return pooled([fold_summary(f.pos, PartitionTerm.of_pairs(f), f.groups) for f in folds])

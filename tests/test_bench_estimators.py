@@ -86,7 +86,7 @@ def shorter(monkeypatch, **changes):
 
 @pytest.mark.parametrize("name", list(BOUNDS))
 def test_every_bound_runs_and_reads_out_twice(name, monkeypatch):
-    shorter(monkeypatch, steps=20, batch_size=32, m=16)
+    shorter(monkeypatch, steps=8, batch_size=32, m=16)
     task = tasks.get("multinormal-dense-2-2-0.5")
     x, y = task.sample(200, seed=0)
     before = torch.get_rng_state()

@@ -103,6 +103,7 @@ def test_wherever_a_line_is_torn_the_rest_is_kept(here: Path) -> None:
         assert outcome.before == kept and steady(here / "b.csv") == steady(here / "a.csv")
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_give_the_same_table(here: Path) -> None:
     for jobs in (1, 2):
         bench.run(

@@ -66,12 +66,13 @@ def options_of(name: str) -> dict[str, Any]:
     return {"bound": "doe" if name == "density" else "flo", **({"steps": 5} if trained else {})}
 
 
-FAST = {"auto", "null", "gaussian", "residual", "joint", "density"}  # one of every way that a model is made
+FAST = {"auto", "gaussian", "residual", "joint", "density"}  # one of every way that a model is made
 
 
 @pytest.mark.parametrize(
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ("auto", *CRITICS)]
 )
+@pytest.mark.usefixtures("short_offsets")
 def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (X[:, 0], Y[:, 0]) if name == "local" else (X, Y)
     options: dict[str, Any] = {"effort": "fast", "n_folds": 2, **(options_of(name) if name != "auto" else {})}

@@ -244,13 +244,13 @@ def test_table_for_people(table: Path, fake: Calls, capsys: pytest.CaptureFixtur
     assert err == ""
     assert out.splitlines() == [
         "Mutual information of x (2 columns) and y ('y'), 200 rows",
-        "  estimate        0.412 ± 0.010 nats  (95 % interval 0.392 to 0.432)",
-        "  at least        0.371 nats          (95 % confidence, no model assumed)",
-        "  held-out bound  0.405 ± 0.011       (FLO)",
-        "  plug-in         0.409, normalisation off by 0.001",
-        "  verdict         ok",
-        "  critic          gaussian (chosen among gaussian 0.405, joint 0.398)",
-        "  took            12 s",
+        "  estimate            0.412 ± 0.010 nats  (95 % interval 0.392 to 0.432)",
+        "  at least            0.371 nats          (95 % confidence, no model assumed)",
+        "  bound on test rows  0.405 ± 0.011       (FLO)",
+        "  plug-in             0.409, normalisation off by 0.001",
+        "  verdict             ok",
+        "  critic              gaussian (chosen among gaussian 0.405, joint 0.398)",
+        "  took                12 s",
         "",
         "Warnings:",
         "  - The rows may not be independent.",
@@ -410,8 +410,17 @@ def test_the_number_is_printed_even_if_a_file_cannot_be_written(
     assert "0.412" in out and err == "error: disk full\n"
 
 
+def test_a_certificate_that_is_absent_is_said_to_be(
+    table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.shown(lower_bound=float("nan"))
+    assert run("estimate", table, "--x", "a", "--y", "y") == 0
+    out = capsys.readouterr().out
+    assert "  at least            no certificate\n" in out and "n/a" not in out
+
+
 @pytest.mark.parametrize(
-    ("side", "expected"), [("upper", "held-out upper bound"), ("none", "held-out value")]
+    ("side", "expected"), [("upper", "upper bound on test rows"), ("none", "value on test rows")]
 )
 def test_what_is_no_lower_bound_is_not_called_one(
     side: str, expected: str, table: Path, fake: Calls, capsys: pytest.CaptureFixture[str]
@@ -419,7 +428,7 @@ def test_what_is_no_lower_bound_is_not_called_one(
     fake.shown(bound_side=side, bound_name="club")
     assert run("estimate", table, "--x", "a", "--y", "y") == 0
     out = capsys.readouterr().out
-    assert expected in out and "held-out bound " not in out
+    assert expected in out and " bound on test rows" not in out.replace(expected, "")
 
 
 def test_flomi_alone_and_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

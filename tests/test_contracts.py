@@ -137,7 +137,7 @@ CASES = {  # monotone, swapped, columns, rows, duplicated, joined
     "auto, regression": Case(folded, 500, "regression", (0.01, 0, 0, 0.5, 0, 2), "auto"),
 }
 ROUNDING = 1e-6  # in standard errors
-SLOW = {"residual", "network", "auto, gaussian", "auto, regression", "auto, residual"}
+SLOW = {"student", "residual", "network", "auto, gaussian", "auto, regression", "auto, residual"}
 
 
 @cache

@@ -45,7 +45,12 @@ def test_labels_are_unique_and_in_the_order_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "critics", [["residual", "network"], ["network", "gaussian"], ["null", "residual", "network"]]
+    "critics",
+    [
+        pytest.param(["residual", "network"], marks=pytest.mark.slow),
+        ["network", "gaussian"],
+        ["null", "residual", "network"],
+    ],
 )
 def test_several_ensembles_compete(critics: list[str]) -> None:
     r = flomi.estimate(X, Y, critic=critics, **FAST)
@@ -56,6 +61,7 @@ def test_several_ensembles_compete(critics: list[str]) -> None:
 def test_a_module_named_like_a_row_is_no_row() -> None:
     r = flomi.estimate(X, Y, critic=namesake("gaussian"), steps=5, **FAST)
     assert r.critic == "gaussian-2" and "copula" not in r.mi_method
+    assert r.config["modules"] == ["gaussian-2"] and r.config["own"] == ["critic"]
 
 
 class Sized(EllipticalCritic):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scored_pairs import gaussian, part, sample
+from scored_pairs import gaussian, of_matrix, part, sample, summarise
 
-from flomi.inference.certificate import PairScores
 from flomi.inference.influence import mean_stderr
 from flomi.inference.interval import interval
-from flomi.inference.u_statistic import PartitionTerm, summarise
+from flomi.inference.u_statistic import PartitionTerm
 
 # --- The summary and its standard errors ---
 
@@ -17,7 +16,7 @@ from flomi.inference.u_statistic import PartitionTerm, summarise
 def test_the_summary_of_a_matrix_is_the_textbook_formula():
     rng = np.random.default_rng(7)
     blocks = [rng.normal(size=(n, n)) for n in (5, 8)]
-    found = summarise([PairScores.from_matrix(block) for block in blocks])
+    found = summarise([of_matrix(block) for block in blocks])
     for block, fold in zip(blocks, found.folds, strict=True):
         off = np.exp(block[~np.eye(len(block), dtype=bool)])
         assert fold.bound == pytest.approx(np.trace(block) / len(block) + 1 - off.mean(), abs=1e-12)
@@ -67,7 +66,7 @@ def test_standard_errors_of_grouped_rows_match_repeated_sampling():
 
 
 def test_overflowing_scores_give_infinities_not_nan():
-    found = summarise([PairScores.from_matrix(np.full((4, 4), 800.0))])
+    found = summarise([of_matrix(np.full((4, 4), 800.0))])
     assert found.bound == -np.inf
     assert found.bound_stderr == np.inf
     assert found.imbalance == np.inf
@@ -77,7 +76,7 @@ def test_overflowing_scores_give_infinities_not_nan():
 def test_one_huge_score_gives_finite_numbers(size):
     matrix = np.zeros((20, 20))
     matrix[3, 7] = size
-    found = summarise([PairScores.from_matrix(matrix)])
+    found = summarise([of_matrix(matrix)])
     assert found.bound == pytest.approx(-np.exp(size) / 380) and 0 < found.bound_stderr < np.inf
     e = np.exp(matrix - size)
     np.fill_diagonal(e, 0)
@@ -89,9 +88,9 @@ def test_one_huge_score_gives_finite_numbers(size):
 def test_infinite_scores_of_some_pairs_are_no_nan():
     matrix = np.zeros((20, 20))
     matrix[3, 7] = np.inf
-    found = summarise([PairScores.from_matrix(matrix)])
+    found = summarise([of_matrix(matrix)])
     assert found.bound == -np.inf and found.bound_stderr == np.inf
-    nothing = summarise([PairScores.from_matrix(np.where(np.eye(5) > 0, 0.0, -np.inf))])
+    nothing = summarise([of_matrix(np.where(np.eye(5) > 0, 0.0, -np.inf))])
     assert nothing.bound == 1.0
 
 
@@ -133,7 +132,7 @@ def test_sums_of_a_matrix_are_those_of_its_shifts(groups):
     rng = np.random.default_rng(9)
     rho, pmi = gaussian(1.5, 2)
     x, y = sample(300, rho, 2, rng)
-    scores = PairScores.from_matrix(pmi(x[:, None], y[None]) + 0.3 * rng.normal(size=(300, 300)), groups)
+    scores = of_matrix(pmi(x[:, None], y[None]) + 0.3 * rng.normal(size=(300, 300)), groups)
     log_e = np.full((300, 300), -np.inf)
     neg, keep = scores.between_groups()
     log_e[np.arange(300)[:, None], (np.arange(300)[:, None] + scores.shifts) % 300] = neg
@@ -150,7 +149,7 @@ def test_sums_of_a_matrix_are_those_of_its_shifts(groups):
 
 
 def test_wrong_calls_are_refused():
-    one = PairScores.from_matrix(np.zeros((4, 4)), np.zeros(4, dtype=int))
+    one = of_matrix(np.zeros((4, 4)), np.zeros(4, dtype=int))
     for call, message in (
         (lambda: summarise([]), "folds must hold"),
         (lambda: summarise([one]), "at least 2 groups"),

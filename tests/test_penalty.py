@@ -34,9 +34,8 @@ def leakage(encoder: nn.Module) -> float:
     return float(1 - (s - fit).square().mean() / s.var())
 
 
-@pytest.mark.parametrize(
-    ("bound", "steps"), [("flo", 120), pytest.param("club", 150, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("bound", "steps"), [("flo", 120), ("club", 150)])
 def test_an_encoder_drops_what_it_should_not_tell(bound: str, steps: int) -> None:
     left = {}
     for weight in (0.0, 1.0):
@@ -129,6 +128,7 @@ def test_no_warning_where_there_is_nothing_to_find() -> None:
         penalty(torch.randn(256, 2), torch.randn(256, 1))
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_known_dependence() -> None:
     rho = 0.8
     penalty = MIPenalty(1, 1, hidden=(32, 32), check_every=0)
@@ -171,6 +171,7 @@ def test_state_is_saved_with_the_optimiser() -> None:
     assert torch.equal(*values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["tuba", "i-alpha"])
 def test_a_bound_with_a_baseline_has_one_of_its_own(bound: str) -> None:
     torch.manual_seed(0)

@@ -270,6 +270,12 @@ def test_page_of_no_dependence_and_of_what_could_not_be_computed(tmp_path: Path)
     assert ("div", "class", "badge unreliable") in parsed.attributes
 
 
+def test_a_certificate_that_is_absent_is_said_to_be(tmp_path: Path) -> None:
+    result = a_result(lower_bound=float("nan"))
+    assert "has no lower bound that holds whatever the model" in page(tmp_path, result).text
+    assert "no certificate" in result._repr_html_() and "at least" not in str(result)
+
+
 def test_page_loads_nothing(plain: Page) -> None:
     assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & set(plain.tags)
     for tag, key, value in plain.attributes:
@@ -329,6 +335,11 @@ def test_page_shows_how_to_do_it_again(plain: Page) -> None:
         ({"bound": "nwj", "units": "bits"}, "bound='nwj'", "--bound nwj"),
         ({"n_folds": 3, "device": "cuda"}, "n_folds=3", "--folds 3"),
         ({"critic": "MyCritic", "own": ["critic"]}, "critic=MyCritic,", None),
+        (
+            {"critic": ["gaussian", "MyCritic"], "own": ["critic"], "modules": ["MyCritic"]},
+            "critic=['gaussian', MyCritic],",
+            None,
+        ),
         ({"critic": ["gaussian", "local"]}, "critic=['gaussian', 'local'],", "--critic gaussian,local"),
         ({"lr": 0.01}, "lr=0.01", None),
         ({}, "(x, y, effort='standard', seed=7)", "--seed 7"),
@@ -337,7 +348,7 @@ def test_page_shows_how_to_do_it_again(plain: Page) -> None:
 def test_only_what_the_command_line_can_say_is_said_there(
     options: dict[str, Any], python: str, command: str | None
 ) -> None:
-    changed = [*(name for name in options if name != "own"), "effort", "seed"]
+    changed = [*(name for name in options if name not in ("own", "modules")), "effort", "seed"]
     config = a_result().config | {"changed": changed} | options
     assert python in report._python(config)
     assert report._command(config) == "" if command is None else command in report._command(config)

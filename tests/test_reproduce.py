@@ -41,7 +41,7 @@ from flomi.training.model import Model
 QUICK_TWICE = {"convergence", "depth", "bilinear-speed"}
 SMALLER: dict[str, dict[str, object]] = {
     "fairness": {"data": ((MADE, False),), "steps": 5},
-    "meta-learning": {"steps": 4},
+    "meta-learning": {"pools": (4,), "steps": 2},
     "self-supervised": {"epochs": 2, "readings": 2},
     "staircase": {"steps": 2, "warm_steps": 5},
     "cross-view": {
@@ -135,6 +135,7 @@ def test_threads_are_given_back() -> None:
 # What the experiments rest on -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_family_of_one_critic_is_ordered_and_below_the_truth() -> None:
     limit = {name: framework.population(u) for name, u in framework.duals(0, steps=300).items()}
     assert framework.TRUTH > limit["UBA"] > limit["TUBA"] > limit["DV"] > limit["NWJ"]
@@ -228,6 +229,7 @@ def test_reading_a_gaussian_critic_is_right() -> None:
     assert found.plug_in == pytest.approx(task.mi, abs=0.03)
 
 
+@pytest.mark.slow
 def test_learning_on_fresh_rows_learns() -> None:
     task = tasks.base.pairs("pair", (0.9,), 1, 1)
     rng, generator = core.streams(0, "test")
@@ -325,7 +327,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     runs: dict[str, int] = {}
     sizes = {
         "framework": {"batches": 3, "batch": 16, "negatives": (1, 2), "steps": 5},
-        "convergence": {"starts": 2, "steps": 200},
+        "convergence": {"starts": 2, "steps": 50},
     }
 
     def counted(experiment: Experiment) -> Experiment:

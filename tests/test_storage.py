@@ -47,6 +47,7 @@ LIKE_JOINT = {"mlp", "separate", "separable", "bilinear"}  # saved as joint, a n
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LIKE_JOINT)) for n in CRITICS]
 )
+@pytest.mark.usefixtures("short_offsets")
 def test_round_trip(name: str, tmp_path: Path) -> None:
     estimator = fitted(name, "doe" if name == "density" else "flo")
     again = MIEstimator.load(estimator.save(tmp_path / "saved"))
@@ -68,6 +69,7 @@ def test_folders_of_earlier_versions_give_the_same_numbers(path: Path, tmp_path:
 
 
 @pytest.mark.parametrize("hidden", [[8], pytest.param((8, 4), marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("short_offsets")
 def test_options_come_back_as_they_were_given(hidden: object, tmp_path: Path) -> None:
     estimator = MIEstimator(
         "joint", effort="fast", n_folds=2, steps=np.int64(5), hidden=hidden, seed=np.int64(2)
@@ -78,11 +80,13 @@ def test_options_come_back_as_they_were_given(hidden: object, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("preprocess", ["standardize", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("short_offsets")
 def test_preprocessing_is_kept(preprocess: str, tmp_path: Path) -> None:
     estimator = fitted("joint", preprocess=preprocess)
     assert np.array_equal(estimator.pmi(X, Y), MIEstimator.load(estimator.save(tmp_path / "s")).pmi(X, Y))
 
 
+@pytest.mark.usefixtures("short_offsets")
 def test_own_critic_is_given_again(tmp_path: Path) -> None:
     estimator = fitted(Own())
     path = estimator.save(tmp_path / "saved")
@@ -149,6 +153,7 @@ def test_a_changed_file_is_refused(changes: dict[str, object], tmp_path: Path) -
         MIEstimator.load(path)
 
 
+@pytest.mark.usefixtures("short_offsets")
 def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = fitted("joint").save(tmp_path / "saved")
     tensors = load_file(path / TENSORS)

@@ -160,13 +160,10 @@ def test_flo_comes_close_to_the_truth() -> None:
     assert float(-s.need("u").mean()) == pytest.approx(PROBLEM.mi, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] * (n != "ba"))
-        for n, row in BOUNDS.items()
-        if "density" in row.needs
-    ],
+    [n for n, row in BOUNDS.items() if "density" in row.needs],
 )
 def test_density_bounds_are_trained_by_likelihood(name: str) -> None:
     m, row = model(name), BOUNDS[name]

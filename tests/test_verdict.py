@@ -97,7 +97,7 @@ DOUBTS = [
         {"requested_bound": float("nan")},
         "unreliable",
         "bound-not-finite",
-        "the flo value on held-out rows is not finite",
+        "the flo value on test rows is not finite",
     ),
     ({"lower_bound": 0.1, "units": "bits"}, "ok", "weak-certificate", "certificate 0.144 bits"),
     ({"own_critic": True}, "ok", "unscaled-columns", "1 of 3 columns of x are far off, on which"),

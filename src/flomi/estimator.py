@@ -11,6 +11,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +29,22 @@ from flomi.data.pairs import Pairs, from_arrays, new_rows
 from flomi.result import MIEstimate
 from flomi.scores import shifts
 from flomi.support.names import suggestion
+from flomi.support.settings import UNMEASURED, setting
 
 __all__ = ["MIEstimate", "MIEstimator", "estimate"]
 
-SCORE_PAIRS, CALIBRATION_PAIRS = 4_000_000, 500_000  # that `score` and the recalibration of `pmi` look at
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `score` and `pmi` of new rows rest on."""
+
+    pairs: int = setting(4_000_000, f"{UNMEASURED}that do not match, in the mean of e^p of `score`")
+    calibration: int = setting(
+        500_000, f"{UNMEASURED}of the rows of `fit`, over which e^p of `pmi` is made to average 1"
+    )
+
+
+SETTINGS = ScoreSettings()
 
 
 def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimate:
@@ -62,7 +75,7 @@ def estimate(x: Any, y: Any, *, groups: Any = None, **options: Any) -> MIEstimat
 class MIEstimator:
     """Cross-fitted estimator in scikit-learn's manner: options in the constructor, `fit`, then what was learned.
 
-    critic: "auto" (several compete on held-out rows), a name in `critics.CRITICS`, your nn.Module whose forward(x, y)
+    critic: "auto" (several compete), a name in `critics.CRITICS`, your nn.Module whose forward(x, y)
     returns g [n] (it gets the rows as they are, in float32, and starts every fold afresh), or a list of names and modules,
     which then compete. bound: a name in `bounds.BOUNDS`, a `Bound`, or one function of `Scores` that returns [n] values to
     maximise. effort: "fast", "standard" or "thorough": seconds, up to about a minute, or as long as it helps, for 10,000
@@ -192,7 +205,7 @@ class MIEstimator:
         vars(self).pop("test_scores_", None)  # of an earlier fit
         if options.keep_scores:
             self.test_scores_ = [(data.rows[fold.test], fold.report.scores) for fold in folds]
-        _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), CALIBRATION_PAIRS)
+        _, negative = self._scores(torch.from_numpy(data.x), torch.from_numpy(data.y), SETTINGS.calibration)
         self.log_normaliser_ = float(torch.logsumexp(negative.flatten(), 0)) - math.log(negative.numel())
         self.result_ = (result.spread(data.rows, n) if n > result.n else result).to(self.units)
         return self
@@ -212,7 +225,7 @@ class MIEstimator:
             raise ValueError(
                 "score compares rows with each other and needs 2 at least; found 1: use pmi(x, y) for it"
             )
-        positive, negative = self._scores(*rows, SCORE_PAIRS)
+        positive, negative = self._scores(*rows, SETTINGS.pairs)
         return float(
             positive.mean() - self.log_normaliser_ + 1 - torch.exp(negative - self.log_normaliser_).mean()
         )

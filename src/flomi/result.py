@@ -32,15 +32,15 @@ class MIEstimate:
     float(r) is mi, and a format such as f"{r:.3f}" formats it.
 
     mi, stderr, ci: point estimate, its standard error and 95 % interval; mi_method says how it was made.
-    level: of the interval and of the certificate, 0.95 unless asked otherwise. error_parts: what stderr is made of: sampling
+    level: of the interval and of the certificate, 0.95 unless `level=` changes it. error_parts: what stderr is made of: sampling
     of the rows, its second-order part, the model, and the folds. influence: [n] one value a row, of mean mi, whose spread is
     the sampling error; influences has those of bound, plug_in and imbalance too. r1 - r2 is a `Difference` with its own error.
     lower_bound: one-sided confidence lower bound on I, valid in finite samples whatever the critic; NaN where there is none.
-    bound, bound_stderr: held-out value of the bound asked for, `bound_name`, which lies on `bound_side` of I.
+    bound, bound_stderr: value on test rows of the bound chosen, `bound_name`, which lies on `bound_side` of I.
     plug_in, imbalance: mean PMI read-out, and the normalisation error E[e^{log t - u}] - 1, 0 at the optimum.
     pmi: [n] out-of-sample pointwise MI, row i for row i of the input (NaN where a row was left out or no
     model was finished).
-    critic, candidates: which critic won, and what each candidate reached on held-out rows.
+    critic, candidates: which critic won, and what each candidate reached on test rows.
     verdict, warnings, findings: "ok", "none found", "caution" or "unreliable", and why: in sentences, and as records with codes.
     folds: [n] which fold tested the row, from 0; the same `folds=` for another estimate makes the two comparable row by row.
     history: training curves, one per fold and trained candidate. projection: [n, 2], one number a row for x and for y.
@@ -121,10 +121,11 @@ class MIEstimate:
         """The short table that a notebook shows, with the warnings in full."""
         values = self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr
         mi, stderr, low, high, least, bound, spread = (number(v, self.stderr) for v in values)
+        proven = f"{least} {self.units} ({self.percent} confidence)"
         rows = [
             ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
-            ("at least", f"{least} {self.units} ({self.percent} confidence)"),
-            (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
+            ("at least", "no certificate" if math.isnan(self.lower_bound) else proven),
+            (f"{self.bound_name.upper()} on test rows", f"{bound} ± {spread}"),
             ("critic", self.critic),
             ("verdict", self._judgement()),
             *(("", sentence) for sentence in self.warnings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import os
 import tempfile
 import textwrap
@@ -115,19 +116,18 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     def show(value: float) -> str:
         return number(value, result.stderr)
 
-    names = {"lower": "held-out bound", "upper": "held-out upper bound", "none": "held-out value"}
+    names = {"lower": "bound on test rows", "upper": "upper bound on test rows", "none": "value on test rows"}
     no_bound = "; it may lie on either side" if result.bound_side == "none" else ""
     which = f"({result.bound_name.upper()}{no_bound})"
     interval = f"({result.percent} interval {show(result.ci[0])} to {show(result.ci[1])})"
     ranking = sorted(result.candidates.items(), key=lambda item: -item[1]["bound"])
     others = ", ".join(f"{critic} {show(facts['bound'])}" for critic, facts in ranking)
+    proven = f"{show(result.lower_bound)} {result.units}", f"({result.percent} confidence, no model assumed)"
+    if math.isnan(result.lower_bound):
+        proven = "no certificate", ""
     rows = [
         ("estimate", f"{show(result.mi)} ± {show(result.stderr)} {result.units}", interval),
-        (
-            "at least",
-            f"{show(result.lower_bound)} {result.units}",
-            f"({result.percent} confidence, no model assumed)",
-        ),
+        ("at least", *proven),
         (names[result.bound_side], f"{show(result.bound)} ± {show(result.bound_stderr)}", which),
         ("plug-in", f"{show(result.plug_in)}, normalisation off by {show(result.imbalance)}", ""),
         ("verdict", result.verdict, ""),

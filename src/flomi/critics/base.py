@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from flomi.bounds import off_diagonal
 from flomi.support.settings import UNMEASURED, setting
 
-LARGEST = 2**14  # scores among which the truncation level is looked for
-
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
@@ -23,6 +21,10 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class TruncationSettings:
     rows: int = setting(1000, f"{UNMEASURED}rows whose pairs fix the level: a million pairs")
+    largest: int = setting(
+        2**14,
+        f"{UNMEASURED}scores among which the level is looked for, the highest 1.6 % of a million: sorting all of them is slow",
+    )
     mean: float = setting(
         1.25,
         f"{UNMEASURED}mean of e^g over pairs that don't match, 1 for a PMI, up to which scores stay as they are. That there is a "
@@ -200,7 +202,7 @@ def truncation_level(g: Tensor, positive: Tensor) -> Tensor:
     of the model, and held-out rows would bring more of them: the level is lowered until the mean is at most `SETTINGS.mean`.
     """
     off = off_diagonal(g).flatten().double()
-    count = min(len(off), LARGEST)
+    count = min(len(off), SETTINGS.largest)
     some = off[::16]  # whose largest say what to sort: topk of all of them is slow
     likely = off[off >= some.topk(min(len(some), count // 8)).values[-1]]
     largest = (likely if len(likely) >= count else off).topk(count).values

@@ -17,11 +17,15 @@ from flomi.critics.nearest_neighbours import BLOCK, ksg
 from flomi.preprocess import RankNormal
 from flomi.support.settings import UNMEASURED, setting
 
-EDGE, NODES = 4.5, 513  # the grid, in normal scores: nodes 0.018 apart, out to where 300,000 normal rows end
-
 
 @dataclass(frozen=True)
 class LocalSettings:
+    edge: float = setting(
+        4.5, "normal scores: where the grid ends, as 300,000 normal rows do; scores beyond count as there"
+    )
+    nodes: int = setting(
+        513, "of the grid a side: 0.018 normal scores apart, finer than the kernels of 20,000 rows"
+    )
     floor: float = setting(0.01, f"{UNMEASURED}share of independence mixed in, so that no pair is impossible")
     neighbours: tuple[int, ...] = setting((8, 24, 80), f"{UNMEASURED}whose distances are the widths tried")
     scored: int = setting(500, f"{UNMEASURED}rows whose left-out likelihood chooses the width, for its time")
@@ -78,10 +82,10 @@ class LocalCritic(Critic):
             z.double().numpy(), [k + 1 for k in SETTINGS.neighbours]
         )
         z = z.float()  # kernels need no more digits, and cost half as much
-        widths = torch.as_tensor(distance / 2).to(z).clamp(min=2 * EDGE / (NODES - 1))
+        widths = torch.as_tensor(distance / 2).to(z).clamp(min=2 * SETTINGS.edge / (SETTINGS.nodes - 1))
         some = torch.arange(0, len(z), max(1, len(z) // SETTINGS.scored))
         best = max(widths.T, key=lambda h: _left_out(z, h, some))
-        nodes = torch.linspace(-EDGE, EDGE, NODES).to(z)
+        nodes = torch.linspace(-SETTINGS.edge, SETTINGS.edge, SETTINGS.nodes).to(z)
         a, b = (_kernel(nodes, z[:, i], best) for i in (0, 1))
         mean_a, mean_b = a.mean(1, keepdim=True).clamp(min=1e-30), b.mean(1, keepdim=True).clamp(min=1e-30)
         ratio = a.div_(mean_a) @ b.div_(mean_b).T / len(z)
@@ -91,9 +95,10 @@ class LocalCritic(Critic):
         return critic
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        place = (NODES - 1) / (2 * EDGE)
+        edge, last = SETTINGS.edge, SETTINGS.nodes - 1
+        place = last / (2 * edge)
         z = self.ranks_x(x), self.ranks_y(y)
-        a, b = (((v.clamp(-EDGE, EDGE) + EDGE) * place).clamp(max=NODES - 1.001) for v in z)
+        a, b = (((v.clamp(-edge, edge) + edge) * place).clamp(max=last - 0.001) for v in z)
         return a, b
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:

@@ -279,7 +279,7 @@ def _by_formula_with_gain(run: _Run, selected: str) -> PointEstimate:
     named = run.formula(Counter(bases).most_common(1)[0][0])
     point = formula_with_gain(
         np.array([run.formula(base).mi for base in bases]), training, test, _sizes(run), run.by_row("positive"),
-        run.total.degenerate, f"{named.method}; plus the middle of what the networks gained on training and on held-out rows",
+        run.total.degenerate, f"{named.method}; plus the midpoint of what the networks gained on training and on test rows",
     )  # fmt: skip
     return _with_rivals(run, point, selected)
 
@@ -289,7 +289,7 @@ def _by_midpoint(run: _Run, selected: str) -> PointEstimate:
     test = np.array([fold.won.donsker_varadhan for fold in run.folds])
     point = midpoint(
         training, test, _sizes(run), run.by_row("positive"), run.total.degenerate,
-        "middle of the Donsker-Varadhan values on training and on held-out rows",
+        "midpoint of the Donsker-Varadhan values on training and on test rows",
     )  # fmt: skip
     return _with_rivals(run, point, selected)
 

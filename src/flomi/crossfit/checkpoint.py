@@ -42,6 +42,7 @@ FREE = (
     "checkpoint",
     "keep_scores",
     "level",
+    "modules",
     "n_jobs",
     "progress",
     "threads",
@@ -55,18 +56,20 @@ class Checkpoint:
 
     def __init__(self, path: Path, options: Options, data: Pairs, splits: list[Split]) -> None:
         self.path, self.bound, self.hidden = path, options.bound, tuple(options.fit.hidden)
-        self.own = {k: v for k, v in (options.critics or {}).items() if isinstance(v, nn.Module)}
-        asked = {name: value for name, value in options.config.items() if name not in FREE}
-        if self.own:
-            modules = [f"{module}, {_digest(*module.state_dict().values())}" for module in self.own.values()]
-            asked["critic"] = [asked["critic"], *modules]
+        self.modules = {k: v for k, v in (options.critics or {}).items() if isinstance(v, nn.Module)}
+        fixed = {name: value for name, value in options.config.items() if name not in FREE}
+        if self.modules:
+            digests = [
+                f"{module}, {_digest(*module.state_dict().values())}" for module in self.modules.values()
+            ]
+            fixed["critic"] = [fixed["critic"], *digests]
         if options.folds is not None:
-            asked["folds"] = _digest(*(part for split in splits for part in (split.training, split.test)))
+            fixed["folds"] = _digest(*(part for split in splits for part in (split.training, split.test)))
         mine = {
             "format": FORMAT,
             "version": __version__,
             "data": _digest(data.x, data.y, data.groups),
-            "options": json.loads(json.dumps(asked, default=as_python)),
+            "options": json.loads(json.dumps(fixed, default=as_python)),
         }
         prepare(path)
         if (path / MANIFEST).exists():
@@ -77,7 +80,7 @@ class Checkpoint:
     def load(self, k: int) -> Fold | None:
         """Fold k, or None if it was not finished."""
         file = self.path / FOLD.format(k)
-        return _fold(file, self.bound, self.hidden, self.own) if file.exists() else None
+        return _fold(file, self.bound, self.hidden, self.modules) if file.exists() else None
 
     def save(self, k: int, fold: Fold) -> None:
         """Keep fold k, unless it was interrupted."""
@@ -136,7 +139,7 @@ def _compare(path: Path, mine: dict[str, Any]) -> None:
         raise ValueError(f"checkpoint {path} is of other data; name another folder, or give the same data")
 
 
-def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: Mapping[str, nn.Module]) -> Fold:
+def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], modules: Mapping[str, nn.Module]) -> Fold:
     tensors, facts = read_tensors(file, "fold")
     try:
         arrays = {name: value.numpy() for name, value in tensors.items() if value.dtype != torch.bfloat16}
@@ -147,7 +150,7 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], own: Mapping[str, n
 
         return Fold(
             test=arrays["test"],
-            winner=candidate_of(facts["winner"], under(tensors, "winner."), bound, hidden, own),
+            winner=candidate_of(facts["winner"], under(tensors, "winner."), bound, hidden, modules),
             gains={name: Gain(**gain) for name, gain in facts["gains"].items()},
             bases=facts["bases"],
             report=Report(arrays["value"], arrays["pmi"], scores("scores")),

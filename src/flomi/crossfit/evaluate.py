@@ -180,9 +180,9 @@ def evaluate(
     if labels is not None and labels.max() == 0:
         raise ValueError("groups must hold at least 2 groups in each held-out part, found 1")
     m = n - 1 if n * (n - 1) <= pairs else min(n - 1, max(SETTINGS.certified_pairs, pairs // n))
-    whole = model.exact and n * (n - 1) <= most
+    every_pair = model.exact and n * (n - 1) <= most
     while True:
-        if m == n - 1 or (whole and m > SETTINGS.dense_share * n):
+        if m == n - 1 or (every_pair and m > SETTINGS.dense_share * n):
             return seen.evaluation(seen.exponential(labels), n - 1, None, labels), None
         some = seen.at(m, seed)
         contrast = (seen.ratios(some) - seen.log_offset[:, None]).double()
@@ -191,9 +191,11 @@ def evaluate(
             torch.cat(v) for v in zip(*((e.mean(1), e.var(1)) for e in _exp(contrast)), strict=True)
         )
         sampling, values = float(spread.mean()) / m, 1 - seen.dual - mean
-        if (not whole and 2 * m * n > most) or sampling <= SETTINGS.sampling_share**2 * float(values.var()):
+        if (not every_pair and 2 * m * n > most) or sampling <= SETTINGS.sampling_share**2 * float(
+            values.var()
+        ):
             break
-        m = n - 1 if whole else min(2 * m, n - 1)
+        m = n - 1 if every_pair else min(2 * m, n - 1)
     terms = PartitionTerm.of_pairs(
         PairScores(_numpy(-seen.dual), contrast.cpu().numpy(), _shifts(some), groups)
     )
@@ -212,7 +214,7 @@ def report(
     seed: int,
     groups: np.ndarray | None = None,
 ) -> Report:
-    """The bound asked for on the pairs of `evaluation`, its PMI read-out, and the score; `some` as `evaluate` returned it."""
+    """The bound chosen on the pairs of `evaluation`, its PMI read-out, and the score; `some` as `evaluate` returned it."""
     seen, known = _Encoded(model, bound, rows), _is_evaluation(bound)
     some = some or seen.at(min(evaluation.negatives, SETTINGS.certified_pairs), seed)
     every = evaluation.negatives == seen.n - 1 and not known

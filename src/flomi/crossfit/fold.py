@@ -26,13 +26,16 @@ from flomi.training.ensemble import Gain
 from flomi.training.model import Model
 
 Rows = tuple[Tensor, Tensor]
-NOTHING = 1e-6  # nats: a candidate whose every value is below has found nothing, and is the null critic again
 
 
 @dataclass(frozen=True)
 class FoldSettings:
     """How a fold measures its candidates."""
 
+    nothing: float = setting(
+        1e-6,
+        "nats, above rounding in single precision: a candidate whose every value is below is the null critic again",
+    )
     training_rows: int = setting(1500, f"{UNMEASURED}on which the winner's training value is measured")
     validation_pairs: int = setting(
         250_000, f"{UNMEASURED}of the validation rows, which select and calibrate"
@@ -195,7 +198,7 @@ def _fit_and_select(work: _Work, critics: Mapping[str, str | nn.Module]) -> tupl
             continue
         candidate = work.fit(label, critic, split.training)
         values = work.evaluate(candidate, split.validation, SETTINGS.validation_pairs)[0].values
-        if fitted.candidates and np.abs(values).max() < NOTHING:
+        if fitted.candidates and np.abs(values).max() < SETTINGS.nothing:
             continue
         fitted.candidates[label], fitted.values[label] = candidate, values
         fitted.means[label] = float(values.mean())

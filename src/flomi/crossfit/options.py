@@ -171,6 +171,7 @@ class Options:
                 "python": platform.python_version(),
             },
             "threads": torch.get_num_threads(),
+            "modules": [name for name, c in (critics or {}).items() if isinstance(c, nn.Module)],
             "own": [
                 name
                 for name, own in (
@@ -296,26 +297,28 @@ def _check_hidden(hidden: Any) -> None:
 
 
 def _check_idle(
-    asked: Any, critics: dict[str, str | nn.Module] | None, bound: Bound, given: Mapping[str, Any]
+    critic: Any, critics: dict[str, str | nn.Module] | None, bound: Bound, given: Mapping[str, Any]
 ) -> None:
     """Options that act on nothing that these critics do are refused rather than ignored."""
     if critics is None:
         kinds = [kind for kind in CRITICS.values() if kind.density and "density" in bound.needs]
     else:
         kinds = [CRITICS[critic] for critic in critics.values() if isinstance(critic, str)]
-    own = critics is not None and len(kinds) < len(critics)
+    has_module = critics is not None and len(kinds) < len(critics)
     built = [kind for kind in kinds if kind.build is not None]
-    for option in () if built else ("hidden", "preprocess") if own else BY_BOUND:
+    for option in () if built else ("hidden", "preprocess") if has_module else BY_BOUND:
         value = given[option]
-        if value is None or (option == "preprocess" and (value == "rank" or (own and value == "none"))):
+        if value is None or (
+            option == "preprocess" and (value == "rank" or (has_module and value == "none"))
+        ):
             continue  # not given, or what happens anyway
-        if own:
+        if has_module:
             raise ValueError(
                 f"{option}={value!r} does nothing for a critic of your own, which has its own layers and gets the rows as "
                 "they are: leave it out"
             )
         raise ValueError(
-            f"{option}={value!r} acts on networks trained by the bound itself, and critic={asked!r} trains none: name one, "
+            f"{option}={value!r} acts on networks trained by the bound itself, and critic={critic!r} trains none: name one, "
             f"such as critic='joint', or leave {option} out"
         )
     scheme = given["negatives"] or (built[0].negatives if built else "shifts")
@@ -347,18 +350,18 @@ def _check_bound_of_ones_own(critics: dict[str, str | nn.Module] | None, bound: 
 
 def _check_density(critic: str | nn.Module | None, bound: Bound) -> None:
     """A density bound needs log q(y|x) for a critic; one that needs the known p(y) too gets it from the user."""
-    own = isinstance(critic, nn.Module)
+    is_module = isinstance(critic, nn.Module)
     wanted = "density" in bound.needs
     density = wanted if critic is None else hasattr(critic, "marginal")
     if isinstance(critic, str):
         density = CRITICS[critic].density
-    if bound.known_marginal and (not own or getattr(critic, "log_marginal", True) is None):
+    if bound.known_marginal and (not is_module or getattr(critic, "log_marginal", True) is None):
         raise ValueError(
             f"bound={bound.name!r} needs the density p(y): pass critic=critics.ConditionalGaussian(dim_x, dim_y, "
             "log_marginal=...), or use bound='doe', which fits p(y)"
         )
     if wanted and not density:
-        if not own:
+        if not is_module:
             raise ValueError(
                 f"bound={bound.name!r} needs a conditional density: use critic='density', not {critic!r}"
             )
@@ -367,5 +370,5 @@ def _check_density(critic: str | nn.Module | None, bound: Bound) -> None:
             f"marginal(y) that returns log q(y), and {type(critic).__name__} has none; critics.ConditionalGaussian has both"
         )
     if density and not wanted:
-        named = "a critic with marginal(y), a density model," if own else f"critic={critic!r}"
+        named = "a critic with marginal(y), a density model," if is_module else f"critic={critic!r}"
         raise ValueError(f"{named} goes with bound='club', 'l1out' or 'doe', not with {bound.name!r}")

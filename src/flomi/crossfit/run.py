@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,11 +20,27 @@ from flomi.crossfit.splits import make_splits
 from flomi.crossfit.training_rows import training_rows
 from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
+from flomi.support.settings import UNMEASURED, setting
 from flomi.training.candidate import seed_of
 
-LEAST_TRAINING = 10  # rows for a critic of the user's own
-MOST_AT_A_TIME = 5  # folds in threads: each has the pairs that it evaluates in memory
 Critics = Mapping[str, str | nn.Module]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run over folds takes."""
+
+    least_training: int = setting(
+        10,
+        f"{UNMEASURED}training rows for a user's module; the package's critics say in CRITICS what they need",
+    )
+    threads: int = setting(
+        5,
+        "folds side by side at most, those of effort='standard': each has the pairs that it evaluates in memory",
+    )
+
+
+SETTINGS = RunSettings()
 
 
 @torch.inference_mode(False)  # fitting needs gradients, whatever the caller's loop is doing
@@ -80,7 +97,7 @@ def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarra
 def _check_rows(critics: Sequence[Critics], data: Pairs, least: int, n_folds: int) -> None:
     """ValueError unless the `least` rows that a fold trains on are enough for every critic."""
     needed = max(
-        CRITICS[critic].least_rows if isinstance(critic, str) else LEAST_TRAINING
+        CRITICS[critic].least_rows if isinstance(critic, str) else SETTINGS.least_training
         for fold in critics
         for critic in fold.values()
     )
@@ -101,7 +118,7 @@ def _run(jobs: list[Callable[[], Fold]], options: Options, critics: Sequence[Cri
         return list(Parallel(n_jobs=options.n_jobs)(delayed(_with_rows)(rows, job) for job in jobs))
     # networks trained by the bound draw from torch's global generator, which threads would share
     apart = all(isinstance(c, str) and CRITICS[c].build is None for fold in critics for c in fold.values())
-    threads = min(torch.get_num_threads(), len(jobs), MOST_AT_A_TIME)
+    threads = min(torch.get_num_threads(), len(jobs), SETTINGS.threads)
     folds: list[Fold] = []
     interrupted = False
     if apart and threads > 1 and torch.device(options.fit.device).type == "cpu":

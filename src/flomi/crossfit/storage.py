@@ -143,15 +143,15 @@ def _rebuild(record: dict[str, Any], tensors: dict[str, Tensor], critic: Any, bo
     options.update({name: tuple(options[name]) for name in record["tuples"]})
     requested = bounds.get(config["bound"] if bound is None else bound)
     given = {} if critic is None else label_critics(critic) or {}
-    own = {label: module for label, module in given.items() if isinstance(module, nn.Module)}
-    lacking = {fold["critic"] for fold in record["folds"]} - set(CRITICS) - set(own)
+    modules = {label: module for label, module in given.items() if isinstance(module, nn.Module)}
+    lacking = {fold["critic"] for fold in record["folds"]} - set(CRITICS) - set(modules)
     if lacking:
         raise ValueError(
             f"it was fitted with a critic of your own, {', '.join(sorted(lacking))}: pass it as critic="
         )
     options.update({name: mine for name, mine in (("critic", critic), ("bound", bound)) if mine is not None})
     critics = [
-        candidate_of(fold, under(tensors, f"{k}."), requested, tuple(config["hidden"]), own)
+        candidate_of(fold, under(tensors, f"{k}."), requested, tuple(config["hidden"]), modules)
         for k, fold in enumerate(record["folds"])
     ]
     columns_x, columns_y = record["columns"]
@@ -176,7 +176,7 @@ def candidate_of(
     tensors: dict[str, Tensor],
     bound: Bound,
     hidden: tuple[int, ...],
-    own: Mapping[str, nn.Module],
+    modules: Mapping[str, nn.Module],
 ) -> Candidate:
     name = fold["critic"]
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
@@ -190,7 +190,7 @@ def candidate_of(
         model = Model(critic, (), None)
     else:
         if kind is None:
-            net = fresh_copy(own[name], shape_x, shape_y)
+            net = fresh_copy(modules[name], shape_x, shape_y)
         else:
             assert kind.build is not None  # a row without `restore` has it
             net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)

@@ -81,19 +81,17 @@ class PairScores:
     """Scores of one part's rows: matching pairs, and non-matching pairs by cyclic shifts.
 
     ``pos[i] = p(x_i, y_i)`` of shape [n]; ``neg[i, k] = p(x_i, y_j)`` with ``j = (i + shifts[k]) mod n``, of shape
-    [n, m]; ``shifts`` [m] with values in 1 ... n-1; all in nats. A full matrix is the case of all n - 1 shifts
-    (``from_matrix``). ``groups`` [n] holds labels of dependent rows (one subject, say): the group is then the unit, a
+    [n, m]; ``shifts`` [m] with values in 1 ... n-1; all in nats. All n - 1 shifts are all pairs.
+    ``groups`` [n] holds labels of dependent rows (one subject, say): the group is then the unit, a
     negative inside a group is ignored, and rows must have been put in random order before the shifts were taken.
-
-    For ``summarise`` only, neg may hold any log of the exponential's term, for FLO ``-u_i - g_ii + g_ij``.
 
     Raises ValueError where shapes disagree, a shift is a multiple of n, or a score is NaN.
 
     Example:
         >>> import numpy as np
-        >>> scores = PairScores.from_matrix(np.arange(9.0).reshape(3, 3))
+        >>> scores = PairScores(np.zeros(3), np.ones((3, 2)), shifts=np.array([1, 2]))
         >>> scores.pos.tolist(), scores.neg[0].tolist()
-        ([0.0, 4.0, 8.0], [1.0, 2.0])
+        ([0.0, 0.0, 0.0], [1.0, 1.0])
     """
 
     pos: Array
@@ -126,16 +124,6 @@ class PairScores:
                 )
             labels = np.unique(np.asarray(self.groups), return_inverse=True)[1].astype(np.int64)
             object.__setattr__(self, "groups", labels.reshape(-1))
-
-    @classmethod
-    def from_matrix(cls, matrix: Array, groups: NDArray[np.int64] | None = None) -> PairScores:
-        """All pairs of a matrix [n, n] with ``matrix[i, j] = p(x_i, y_j)``."""
-        n = len(matrix)
-        if np.shape(matrix) != (n, n):
-            raise ValueError(f"matrix must be square, found shape {np.shape(matrix)}")
-        shifts = np.arange(1, n)
-        rows = np.arange(n)[:, None]
-        return cls(np.diagonal(matrix).copy(), matrix[rows, (rows + shifts) % n], shifts, groups)
 
     def between_groups(self) -> tuple[Array, Array]:
         """neg, -inf where both rows are of one group, and which pairs that leaves [n, m]."""
@@ -320,19 +308,19 @@ def _match(
     free = np.ones(linear.size, dtype=bool)
     draws = rng.random(linear.size)
     w, log_weight = [], 0.0
-    for i in rng.permutation(linear.size):
+    for i in rng.permutation(linear.size).tolist():
         if not free[i]:
             continue
         free[i] = False
-        candidates = np.flatnonzero(free[partners[i]])
-        if candidates.size == 0:  # all its possible partners are gone: the row bets nothing
+        still = free[partners[i]]
+        j = partners[i][still]
+        if j.size == 0:  # all its possible partners are gone: the row bets nothing
             continue
-        j = partners[i][candidates]
-        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][candidates]
-        total = np.cumsum(1.0 + bet * (w_ij - theta))
-        k = min(int(np.searchsorted(total, draws[i] * total[-1], side="right")), candidates.size - 1)
+        w_ij = 0.5 * (linear[i] + linear[j]) - kernels[i][still]
+        total = (1.0 + bet * (w_ij - theta)).cumsum()
+        k = min(int(total.searchsorted(draws[i] * total[-1], side="right")), j.size - 1)
         free[j[k]] = False
-        log_weight += float(np.log(total[-1] / candidates.size) - np.log1p(bet * (w_ij[k] - theta)))
+        log_weight += float(np.log(total[-1] / j.size) - np.log1p(bet * (w_ij[k] - theta)))
         w.append(w_ij[k])
     return np.asarray(w), log_weight
 
@@ -358,7 +346,9 @@ def certificate(
         ...     x = rng.standard_normal(n)
         ...     y = rho * x + np.sqrt(1 - rho**2) * rng.standard_normal(n)
         ...     quad = (rho * x[:, None]) ** 2 + (rho * y) ** 2 - 2 * rho * x[:, None] * y
-        ...     return PairScores.from_matrix(-0.5 * np.log(1 - rho**2) - quad / (2 * (1 - rho**2)))
+        ...     p = -0.5 * np.log(1 - rho**2) - quad / (2 * (1 - rho**2))
+        ...     shifts, rows = np.arange(1, n), np.arange(n)[:, None]
+        ...     return PairScores(np.diagonal(p), p[rows, (rows + shifts) % n], shifts)
         >>> bool(0.5 < certificate([(part(1000), part(300))]).value < 0.83)
         True
     """

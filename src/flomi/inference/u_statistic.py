@@ -15,10 +15,25 @@ import numpy as np
 
 from flomi.inference.certificate import PairScores
 from flomi.inference.influence import Array, Labels, mean_stderr
+from flomi.support.settings import UNMEASURED, setting
 
 LARGEST = 1e300  # an infinite score less this is infinite still
-SHIFTS = 16  # so many columns of a table are read at a time
-TILE = 256  # rows and columns of a matrix that is read with its mirror image
+SHIFTS = 16  # columns of a table read at a time: for the cache, no number depends on it beyond rounding
+TILE = 256  # rows and columns of a matrix that is read with its mirror image: likewise
+
+
+@dataclass(frozen=True)
+class UStatisticSettings:
+    """What the standard error of a U-statistic rests on."""
+
+    least_share: float = setting(
+        0.25,
+        f"{UNMEASURED}of the variance of the rows' parts that stays where the degenerate part, which they hold twice, is taken "
+        "off once: the difference of two estimates can come out too small",
+    )
+
+
+SETTINGS = UStatisticSettings()
 
 
 @dataclass(frozen=True)
@@ -167,14 +182,26 @@ class PartitionTerm:
 
 
 def fold_summary(pos: Array, e: PartitionTerm, groups: Labels | None = None) -> FoldSummary:
-    """One fold's numbers, from its positives and what its pairs left; ``Summary`` explains them."""
+    """One fold's numbers, from its positives and what its pairs left; ``Summary`` explains them.
+
+    bound = E[p] + 1 - A,  A = mean of e^neg over pairs that do not match. Its standard error is that of a U-statistic: the
+    variance of p_i - (row mean)_i - (column mean)_i over rows, with groups summed within them first, less the degenerate part,
+    which these hold twice. Nats.
+
+    Example:
+        >>> import numpy as np
+        >>> s = fold_summary(np.zeros(5), PartitionTerm.of_matrix(np.ones((5, 5)) - np.eye(5), 0.0))
+        >>> (s.bound, s.bound_stderr, s.imbalance, round(s.ess, 6))
+        (0.0, 0.0, 0.0, 20.0)
+    """
 
     def stderr(values: Array) -> float:
         return mean_stderr(values, groups) if np.all(np.isfinite(values)) else float("inf")
 
     def less(se: float) -> float:
-        # never below what the rows' own spread leaves: a difference of two estimates can come out too small
-        return se * math.sqrt(max(1 - (e.degenerate / se) ** 2, 0.25)) if 0 < se < math.inf else se
+        if not 0 < se < math.inf:
+            return se
+        return se * math.sqrt(max(1 - (e.degenerate / se) ** 2, SETTINGS.least_share))
 
     return FoldSummary(
         n=pos.size,
@@ -188,24 +215,6 @@ def fold_summary(pos: Array, e: PartitionTerm, groups: Labels | None = None) -> 
         ess=e.ess,
         pairs=e.pairs,
     )
-
-
-def summarise(folds: Sequence[PairScores]) -> Summary:
-    """The bound and its companions on held-out rows, all given pairs used, folds weighted by rows.
-
-    bound = E[p] + 1 - A,  A = mean of e^neg over non-matching pairs. Its standard error is that of a U-statistic:
-    the variance of p_i - (row mean)_i - (column mean)_i over rows, plus the degenerate part over pairs; with groups the
-    rows' part is summed within groups first. Nats.
-
-    Raises ValueError for an empty list, or a part with fewer than two groups.
-
-    Example:
-        >>> import numpy as np
-        >>> s = summarise([PairScores.from_matrix(np.zeros((5, 5)))])
-        >>> (s.bound, s.bound_stderr, s.imbalance, round(s.ess, 6))
-        (0.0, 0.0, 0.0, 20.0)
-    """
-    return pooled([fold_summary(f.pos, PartitionTerm.of_pairs(f), f.groups) for f in folds])
 
 
 def pooled(parts: Sequence[FoldSummary]) -> Summary:

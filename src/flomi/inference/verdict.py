@@ -272,21 +272,21 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "large-correction", ("caution",),
-        "how much of the estimate is a correction beyond the held-out bound",
+        "how much of the estimate is a correction beyond the test bound",
         f"more than {S.extrapolation:g} of it (at least {S.tolerance:g} nats) and {_CLEAR}",
         lambda e: above(
             _minus(e.mi, e.bound), max(S.tolerance, S.extrapolation * e.mi) + S.clear * e.bound_stderr
         ),
-        "{value} of the estimate {mi} are a correction beyond the held-out bound of {bound}: they rest on the model, not on "
-        "held-out rows",
+        "{value} of the estimate {mi} are a correction beyond the test bound of {bound}: they rest on the model, not on "
+        "test rows",
         "add rows",
     ),
     Check(
         "below-reference", ("caution",),
-        "the held-out bound of the critic used against that of the simplest dependence",
+        "the test bound of the critic used against that of the simplest dependence",
         f"lower by {S.reference_margin:g} nats, or {_CLEAR} if larger",
         lambda e: above(_minus(e.reference_bound, e.bound), max(S.reference_margin, S.clear * e.reference_stderr)),
-        "{reference_name} reaches {reference_bound} on the same held-out rows, {value} more than the critic used",
+        "{reference_name} reaches {reference_bound} on the same test rows, {value} more than the critic used",
         "use critic='auto'", "use effort='thorough' or more rows",
     ),
     Check(
@@ -302,7 +302,7 @@ CHECKS: tuple[Check, ...] = (
         "what networks gained over the critic used on training and validation rows, and test rows don't show",
         "more than the tolerance",
         lambda e: above(e.unreplicated_gain, _tolerance(e)),
-        "networks gained {value} over the critic used, in training and on validation rows, and held-out rows don't confirm it: "
+        "networks gained {value} over the critic used, in training and on validation rows, and test rows don't confirm it: "
         "the estimate may be too low by that",
         "add rows",
     ),
@@ -362,9 +362,9 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "bound-not-finite", ("unreliable",),
-        "the held-out value of the bound asked for", "not finite",
+        "the test value of the bound chosen", "not finite",
         lambda e: _flag(e.requested_bound is not None and not math.isfinite(e.requested_bound)),
-        "the {bound_name} value on held-out rows is not finite",
+        "the {bound_name} value on test rows is not finite",
         "mend the bound, or use bound='flo'",
         asked_of="all",
     ),

@@ -43,8 +43,8 @@ SIDES = {
 def plot(result: MIEstimate, axes: Sequence[Axes] | None = None) -> Figure:
     """Draw a result: how training went, the pointwise MI of the rows, and where in the data it sits.
 
-    Panels, left to right: the held-out bound by training step, a line a fold (for a closed-form winner, which
-    has no training, the held-out bound of every candidate); the histogram of PMI; the data, one point a row
+    Panels, left to right: the bound on validation rows by training step, a line a fold (for a closed-form winner, which
+    has no training, the bound on test rows of every candidate); the histogram of PMI; the data, one point a row
     (5,000 of them if there are more), coloured by PMI.
 
     Args:
@@ -174,8 +174,14 @@ def _changed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _python(config: dict[str, Any]) -> str:
-    own = config.get("own", ())  # of which the result knows the name only
-    options = [f"{name}={value if name in own else repr(value)}" for name, value in _changed(config).items()]
+    own, modules = config.get("own", ()), config.get("modules", ())  # of which the result knows the name only
+
+    def written(name: str, value: Any) -> str:
+        if name == "critic" and isinstance(value, list):
+            return f"[{', '.join(one if one in modules else repr(one) for one in value)}]"
+        return str(value) if name in own else repr(value)
+
+    options = [f"{name}={written(name, value)}" for name, value in _changed(config).items()]
     note = [f"# {' and '.join(own)}: your own, from your code"] if own else []
     call = f"r = flomi.estimate({', '.join(['x', 'y', *options])})"
     return "\n".join(["import flomi", *note, call, 'r.report("report.html")'])

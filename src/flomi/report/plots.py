@@ -32,13 +32,13 @@ def curves(ax: Axes, result: MIEstimate) -> str:
     values = np.concatenate([np.asarray(run["validation"], float) for run in runs])
     values = values[np.isfinite(values)]
     for run in runs:
-        step, held_out = np.asarray(run["step"], float), np.asarray(run["validation"], float)
-        ax.plot(step, held_out, color=BLUE, lw=1.3, alpha=0.75)
+        step, value = np.asarray(run["step"], float), np.asarray(run["validation"], float)
+        ax.plot(step, value, color=BLUE, lw=1.3, alpha=0.75)
         best = np.flatnonzero(step == run["best_step"])
-        ax.plot(step[best], held_out[best], "o", color=BLUE, ms=5, mec="white", mew=0.8, zorder=3)
+        ax.plot(step[best], value[best], "o", color=BLUE, ms=5, mec="white", mew=0.8, zorder=3)
     folds = f"each of {len(runs)} folds" if len(runs) > 1 else "one fold"
     caption = (
-        f"Held-out {bound_title(result.bound_name)} bound of the {result.critic} critic while it trained, one line"
+        f"{bound_title(result.bound_name)} bound of the {result.critic} critic on validation rows while it trained, one line"
         f" for {folds}; the dot is the state that was kept."
     )
     if values.size:
@@ -57,7 +57,7 @@ def curves(ax: Axes, result: MIEstimate) -> str:
             else:
                 caption += " (above this plot)."
         ax.set_ylim(low - 0.12 * room, top)
-    ax.set(xlabel="training step", ylabel=f"held-out bound ({result.units})", title="Training")
+    ax.set(xlabel="training step", ylabel=f"bound on validation rows ({result.units})", title="Training")
     ax.grid(axis="y")
     return caption
 
@@ -77,10 +77,10 @@ def candidates(ax: Axes, result: MIEstimate) -> str:
     ax.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     ax.margins(x=0.12)
     ax.locator_params(axis="x", nbins=5)
-    ax.set(xlabel=f"held-out FLO bound ({result.units})", title="Candidates")
+    ax.set(xlabel=f"FLO bound on test rows ({result.units})", title="Candidates")
     ax.grid(axis="x")
     return (
-        f"Held-out FLO bound, by which the candidates are judged, with its {result.percent} interval."
+        f"FLO bound on test rows, by which the candidates are judged, with its {result.percent} interval."
         f" The winner, the {result.critic} critic, is a formula fitted in one go, so it has no training curve."
     )
 
@@ -185,7 +185,7 @@ def numbers(ax: Axes, result: MIEstimate) -> str:
     rows: list[tuple[str, float, tuple[float, float] | None]] = [("estimate", result.mi, result.ci)]
     if finite(result.bound):
         half = _quantile(result) * result.bound_stderr if finite(result.bound_stderr) else 0.0
-        rows.append(("held-out bound", result.bound, (result.bound - half, result.bound + half)))
+        rows.append(("bound on test rows", result.bound, (result.bound - half, result.bound + half)))
     if finite(result.plug_in):
         rows.append(("plug-in", result.plug_in, None))
     rows.reverse()
@@ -213,7 +213,7 @@ def numbers(ax: Axes, result: MIEstimate) -> str:
     ax.set(xlabel=result.units, title="The numbers on one axis")
     ax.grid(axis="x")
     return (
-        f"The estimate and the held-out bound with their {result.percent} intervals, the plug-in value, and the certificate:"
+        f"The estimate and the bound on test rows with their {result.percent} intervals, the plug-in value, and the certificate:"
         f" with {result.percent} confidence the truth lies to the right of the orange line."
     )
 

@@ -170,8 +170,10 @@ def compare(table: pd.DataFrame) -> list[Finding]:
 def draw(table: pd.DataFrame) -> Figure:
     """The truth over d with the ends of one measurement; for the others the designs as points and their gains."""
     figure, axes = panels(2, 2, 4.6, 3.2)
-    grid = torch.linspace(-10, 10, 41).tolist()
-    axes[0].plot(grid, [NoisyLinear().information(d) for d in grid], color=COLOURS["truth"], label="truth")
+    grid = torch.linspace(0, 10, 21).tolist()
+    half = [NoisyLinear().information(d) for d in grid]  # the same at -d
+    left = [-d for d in grid[:0:-1]]
+    axes[0].plot([*left, *grid], half[:0:-1] + half, color=COLOURS["truth"], label="truth")
     one = table[(table.model == "noisy-linear") & (table["T"] == 1) & (table.judge == "critic")]
     for row in records(one):
         axes[0].errorbar(

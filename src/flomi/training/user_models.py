@@ -36,16 +36,16 @@ def check_critic(model: Model, x: Tensor, y: Tensor) -> None:
     critic, x, y = model.critic, x[: SETTINGS.rows], y[: SETTINGS.rows]
     model.eval()
     plain = isinstance(critic, PlainCritic)
-    own: Any = critic.module if plain else critic
+    module: Any = critic.module if plain else critic
 
     def g(x: Tensor, y: Tensor) -> Any:
-        return own(x, y) if plain else own.positives(*own.encode(x, y))[0]
+        return module(x, y) if plain else module.positives(*module.encode(x, y))[0]
 
     outputs = [_ask("critic(x, y)", g, x=x, y=y)]
     for name, rows in (("u", {"x": x, "y": y}), ("baseline", {"x": x}), ("marginal", {"y": y})):
-        if hasattr(own, name) and (plain or name == "marginal"):
-            outputs.append(_ask(f"{name}({', '.join(rows)})", getattr(own, name), **rows))
-    trained = any(p.requires_grad for p in own.parameters())
+        if hasattr(module, name) and (plain or name == "marginal"):
+            outputs.append(_ask(f"{name}({', '.join(rows)})", getattr(module, name), **rows))
+    trained = any(p.requires_grad for p in module.parameters())
     if trained and not any(out.requires_grad for out in outputs):
         raise ValueError(
             "your critic has trainable parameters, but its scores do not depend on them: look for detach(), no_grad() or "
@@ -96,11 +96,11 @@ def _one_a_row(what: str, out: Any, n: int) -> Tensor:
 
 def _check_pairs(critic: nn.Module, x: Tensor, y: Tensor) -> None:
     """All pairs, as `PairScorer` wants them: a critic with methods of its own may get them wrong."""
-    own: PairScorer = critic  # type: ignore[assignment]
+    module: PairScorer = critic  # type: ignore[assignment]
     n = len(x)
     try:
-        a, b = own.encode(x, y)
-        g, table, matrix = own.positives(a, b)[0], own.pairs(a[:, None], b[None]), own.matrix(a, b)
+        a, b = module.encode(x, y)
+        g, table, matrix = module.positives(a, b)[0], module.pairs(a[:, None], b[None]), module.matrix(a, b)
     except Exception as error:
         raise ValueError(f"your critic failed on all pairs of {n} rows: {_told(error)}") from error
     for name, found, shape in (("positives", g, (n,)), ("pairs", table, (n, n)), ("matrix", matrix, (n, n))):
