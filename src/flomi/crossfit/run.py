@@ -19,6 +19,7 @@ from flomi.crossfit.splits import make_splits
 from flomi.data.kinds import all_continuous, kinds_of
 from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
+from flomi.preprocess import IndependentColumns
 from flomi.training.candidate import seed_of
 
 LEAST_TRAINING = 10  # rows for a critic of the user's own
@@ -72,10 +73,11 @@ def cross_fit(options: Options, data: Pairs, *, ranks: bool = False) -> list[Fol
 
 def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarray) -> Critics:
     """What competes in a fold where no critic was named, by its training rows."""
+    dim_x, dim_y = (len(IndependentColumns.fit(v[training].flatten(1)).columns) for v in (x, y))
     rows = TrainingRows(
         len(training),
-        x[0].numel(),
-        y[0].numel(),
+        dim_x,
+        dim_y,
         continuous=all(all_continuous(kinds_of(v[training].numpy())) for v in (x, y)),
     )
     names = default_candidates(rows, density="density" in options.bound.needs, costly=options.costly)
