@@ -64,7 +64,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "parallel": {"torch", "threadpoolctl"},
     "bounds": {"torch"},
     "scores": {"torch"},
-    "preprocess": {"torch", "numpy", "sklearn"},
+    "preprocess": {"torch", "numpy", "sklearn", "scipy"},
     "critics": {"torch", "numpy", "scipy", "sklearn"},
     "training": {"torch", "numpy", "tqdm"},
     "inference": {"numpy", "scipy"},

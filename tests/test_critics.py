@@ -25,7 +25,7 @@ from flomi.critics import (
     SeparableCritic,
 )
 from flomi.critics.base import SETTINGS as TRUNCATION
-from flomi.critics.base import truncation_level
+from flomi.critics.base import Critic, log_mean_off, truncation_level
 from flomi.critics.table import TrainingRows, default_candidates
 from flomi.scores import score
 
@@ -306,13 +306,30 @@ def test_exact_conditional_of_gaussian_pairs() -> None:
 def test_truncation_lowers_the_level_until_the_mean_is_that_of_a_pmi() -> None:
     g = torch.randn(300, 300, dtype=torch.float64) - 0.5
     calm, positive = truncation_level(g, g.diagonal() + 3), g.diagonal() + 3
-    assert calm == positive.max()
+    assert calm == positive.topk(TRUNCATION.support).values[-1]
     g[0] += 9  # one row of outliers
     level = truncation_level(g, g.diagonal() + 20)
     scores = off_diagonal(g).flatten()
     following = scores[scores > level].min()  # the level is the highest of these scores that does
     assert float(scores.clamp(max=level).exp().mean()) <= TRUNCATION.mean
     assert float(scores.clamp(max=following).exp().mean()) > TRUNCATION.mean
+
+
+def test_few_rows_show_no_density_ratio_beyond_their_number() -> None:
+    calm, n = torch.zeros(200, 200, dtype=torch.float64), 1000
+    scores = torch.linspace(0, 3, n, dtype=torch.float64)
+    for outliers, level in ((5, math.log(n / TRUNCATION.support)), (TRUNCATION.support, 50.0)):
+        scores[:outliers] = 50.0
+        assert float(truncation_level(calm, scores)) == pytest.approx(level)
+
+
+def test_pairs_that_are_cut_off_do_not_lower_the_others() -> None:
+    critic, g = Critic(), torch.randn(300, 300, dtype=torch.float64)
+    g[3] += 12.0
+    assert log_mean_off(g) > 6
+    critic.truncate(g, g.diagonal(), least_shift=-math.inf)
+    assert 0 < critic.shift < 1
+    assert abs(log_mean_off((g - critic.shift).clamp(max=critic.high))) < 0.25
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.preprocess import IndependentColumns, RankNormal, Standardize, Whiten
 
 KINDS = [Standardize, RankNormal, Whiten]
 
@@ -117,3 +117,41 @@ def test_reduced_whitening_leaves_out_copies_and_keeps_one_direction_of_nothing(
     torch.testing.assert_close(rows.T.cov(correction=0), torch.eye(2, dtype=torch.float64), atol=1e-9, rtol=0)
     constant = torch.ones(50, 3, dtype=torch.float64)
     assert Whiten.reduce(constant)(constant).shape == (50, 1) and not Whiten.reduce(constant)(constant).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_independent_columns_are_as_many_as_the_rank_and_determine_the_others(dtype: torch.dtype) -> None:
+    sources = heavy(400, 3)
+    mixed = torch.cat([sources, sources @ torch.randn(3, 9).double() + 5, sources.new_ones(400, 1)], 1).to(
+        dtype
+    )
+    module = IndependentColumns.fit(mixed)
+    z = module(mixed)
+    assert z.shape == (400, 3) and torch.equal(z, IndependentColumns(**module.state_dict())(mixed))
+    design = torch.cat([z, z.new_ones(400, 1)], 1).double()
+    size = mixed.double().abs().amax(1, keepdim=True)  # far out, single precision is coarse
+    rest = (
+        mixed.double() - design @ torch.linalg.lstsq(design / size, mixed.double() / size).solution
+    ) / size
+    assert float(rest.abs().max()) < 1e-4
+
+
+def test_a_category_keeps_all_but_one_of_its_columns() -> None:
+    category = torch.randint(0, 7, (300,))
+    other = torch.randn(300, 2).double()
+    x = torch.cat([torch.nn.functional.one_hot(category, 7).double(), other, other.sum(1, keepdim=True)], 1)
+    assert len(IndependentColumns.fit(x).columns) == 6 + 2
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(30, 50).double(),  # in fewer rows than columns any are dependent
+        torch.randn(300, 4).exp().double() ** 8,
+        torch.randn(300, 2).double() @ torch.tensor([[1.0, 1.0], [0.0, 1e-3]]).double(),
+        heavy(300, 1) + torch.randn(300, 2).double(),
+    ],
+    ids=["few rows", "outliers", "nearly equal", "one outlier in both"],
+)
+def test_columns_that_are_not_dependent_all_stay(x: torch.Tensor) -> None:
+    assert len(IndependentColumns.fit(x).columns) == x.shape[1]

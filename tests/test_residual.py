@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flomi.bounds import BOUNDS
+from flomi.critics.base import log_mean_off
 from flomi.critics.copula import EllipticalCritic, NullCritic
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
@@ -21,7 +22,6 @@ from flomi.training.ensemble import (
     _Stack,
     fit_base,
     fit_ensemble,
-    log_mean_off,
 )
 
 SMALL = EnsembleTraining(members=2, steps=120, width=32, depth=2, features=8)

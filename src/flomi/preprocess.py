@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 _CONSTANT = 1e-6  # relative variance below which `Whiten.reduce` takes a direction for constant
+# Of a column's size, what other columns leave of it where it is a combination of them: single precision leaves 1e-7, and what is
+# smaller than the distance of two ranks no rank shows.
+_DEPENDENT = 1e-6
 _TAIL = 0.5  # normal scores: from the outermost training value out to the limit, and in to what sets the unit
 
 
@@ -52,6 +55,43 @@ class Standardize(_Fitted):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) / self.scale
+
+
+class IndependentColumns(_Fitted):
+    r"""Those columns of x of which no one is a linear combination of the others and 1: [n, d] -> [n, rank].
+
+    The rest says nothing more, and has to go before ranks are taken: ranks bend each column on its own, and make noise of an
+    exact relation, which whitening then blows up. Columns are chosen by a Cholesky decomposition with pivots, and stay in
+    their order; all stay where there are too few rows to tell.
+
+    >>> category = torch.tensor([0, 1, 2, 1, 0, 2, 1])
+    >>> IndependentColumns.fit(torch.nn.functional.one_hot(category).double()).columns.tolist()
+    [1, 2]
+    """
+
+    columns: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor) -> IndependentColumns:
+        n, d = _rows(x).shape
+        every = torch.arange(d, device=x.device)
+        if d == 1:
+            return cls(columns=every)
+        from scipy.linalg.lapack import dpstrf
+
+        z = torch.cat([torch.ones_like(x[:, :1]).double(), Standardize.fit(x.double())(x.double())], 1)
+        z /= z.abs().amax(1, keepdim=True)  # rows have one size, so that a few far out do not hide the others
+        one = z[:, :1] / z[:, :1].norm()
+        z = z[:, 1:] - one * (one.T @ z[:, 1:])
+        size = z.norm(dim=0)
+        z /= torch.where(size > 0, size, 1.0)
+        _, pivots, rank, _ = dpstrf((z.T @ z).cpu().numpy(), tol=_DEPENDENT**2)
+        if rank >= min(d, n - 1):  # so many columns are independent in any rows
+            return cls(columns=every)
+        return cls(columns=torch.as_tensor(pivots[: max(rank, 1)] - 1).sort().values.to(every))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.columns]
 
 
 class RankNormal(_Fitted):

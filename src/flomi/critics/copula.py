@@ -388,10 +388,11 @@ def _rank_loss(s: Tensor, dim: int, n: int) -> float:
     low = low - low.diagonal().diag()
 
     def slope(block: slice) -> float:
-        inverse = torch.linalg.pinv(s[block, block], hermitian=True)
-        return (
-            float((inverse * low[block, block]).sum()) * max(n - len(inverse) - 2, 0) / n
-        )  # unbiased inverse
+        values, vectors = torch.linalg.eigh(s[block, block])
+        root, kept = inverse_root(values, vectors, TINY)
+        inverse = root @ root.T
+        # times what makes the inverse unbiased
+        return float((inverse * low[block, block]).sum()) * max(n - int(kept.sum()) - 2, 0) / n
 
     every, first, second = slice(None), slice(None, dim), slice(dim, None)
     return 0.5 * (slope(first) + slope(second) - slope(every))

@@ -150,8 +150,7 @@ class ForestCritic(Critic):
         kernel = self._kernel(self.centers[few], self.centers)
         kernel[torch.arange(len(few)), few] = 0
         g = self.combine(weights[few] @ self._relative(kernel).T, weights[:0], weights[:0])
-        shift = log_mean_exp(off_diagonal(g).flatten()).clamp(min=0)
-        self.truncate(g, g.diagonal(), shift=shift)
+        self.truncate(g, g.diagonal(), least_shift=0.0)
         g = self._truncated(g)
         self.left_out = float(g.diagonal().mean() - log_mean_exp(off_diagonal(g).flatten()))
 

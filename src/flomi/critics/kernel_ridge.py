@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics.base import SETTINGS as TRUNCATION
 from flomi.critics.base import Critic
 from flomi.critics.screen import choose_columns
@@ -126,8 +125,7 @@ class RegressionCritic(Critic):
         some = _spread(len(x), TRUNCATION.rows)
         g = critic.matrix(a[some], b[some])
         # at high MI the pairs that make the mean are too rare to be seen: g is never raised
-        shift = log_mean_exp(off_diagonal(g).flatten()).clamp(min=0)
-        critic.truncate(g, critic.pairs(a, b), shift=shift, low=-math.log(len(x)))
+        critic.truncate(g, critic.pairs(a, b), least_shift=0.0, low=-math.log(len(x)))
         return critic
 
     def _choose_marginal(self, mean: Tensor, t: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics.base import SETTINGS as TRUNCATION
-from flomi.critics.base import Critic, rebuilt, truncation_level, under
+from flomi.critics.base import Critic, rebuilt, under
 from flomi.critics.screen import choose_columns
 from flomi.preprocess import RankNormal, Standardize
 from flomi.support.settings import UNMEASURED, setting
@@ -133,10 +133,7 @@ class MixtureCritic(Critic):
         some = _spread(len(x), truncated_by)
         positive = critic.pairs(a, b)
         g = critic.matrix(a[some], b[some]).clamp(max=float(positive.max()))
-        # a pair of outliers must not lower all others: the mean is that of scores which are truncated already
-        level = truncation_level(g, positive)
-        shift = log_mean_exp(off_diagonal(g.clamp(max=level)).flatten()).clamp(min=0)
-        critic.truncate(g, positive, shift=shift, low=-math.log(len(x)))
+        critic.truncate(g, positive, least_shift=0.0, low=-math.log(len(x)))
         return critic
 
     @classmethod

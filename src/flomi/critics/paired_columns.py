@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flomi.bounds import log_mean_exp, off_diagonal
 from flomi.critics.base import SETTINGS as TRUNCATION
 from flomi.critics.base import Critic, PairScorer, rebuilt, under
 from flomi.critics.kernel_density import LocalCritic
@@ -76,7 +75,7 @@ class MatchedCritic(Critic):
         if parts:
             a, b = critic.encode(x, y)
             some = critic.matrix(a[: TRUNCATION.rows], b[: TRUNCATION.rows])
-            critic.truncate(some, critic.pairs(a, b), shift=log_mean_exp(off_diagonal(some).flatten()))
+            critic.truncate(some, critic.pairs(a, b), least_shift=-math.inf)
         return critic
 
     @classmethod

@@ -42,6 +42,7 @@ from flomi.inference.row_diagnostics import describe_rows
 from flomi.inference.sight import limits
 from flomi.inference.u_statistic import Summary, pooled
 from flomi.inference.verdict import Verdict, judge
+from flomi.preprocess import IndependentColumns
 from flomi.result import MIEstimate
 
 
@@ -50,7 +51,7 @@ class _Run:
     """A finished run: its options, its rows and its folds, and what several of the numbers below need of them.
 
     `x`, `y` are all rows in random order, `order`, since what looks at every fourth row, or at the first ones, must not depend
-    on the order of the file.
+    on the order of the file; less the columns that are combinations of others, `columns` being those of x and y that stay.
     """
 
     options: Options
@@ -59,11 +60,14 @@ class _Run:
     order: np.ndarray = field(init=False)
     x: Tensor = field(init=False)
     y: Tensor = field(init=False)
+    columns: Tensor = field(init=False)
     formulas: dict[str, tuple[Formula, Critic]] = field(default_factory=dict)  # fitted once each
 
     def __post_init__(self) -> None:
         self.order = np.random.default_rng(self.options.seed).permutation(len(self.data.x))
-        self.x, self.y = (torch.from_numpy(v[self.order]).flatten(1) for v in (self.data.x, self.data.y))
+        x, y = (torch.from_numpy(v[self.order]).flatten(1) for v in (self.data.x, self.data.y))
+        of_x, of_y = (IndependentColumns.fit(v).columns for v in (x, y))
+        self.x, self.y, self.columns = x[:, of_x], y[:, of_y], torch.cat([of_x, of_y + x.shape[1]])
 
     @cached_property
     def total(self) -> Summary:
@@ -141,8 +145,9 @@ class _Run:
             return form
         pmi = critic(self.x, self.y)
         whole = of_correlation(
-            torch.from_numpy(larger.correlation), self.x.shape[1], larger.rows, float(pmi.var())
-        )
+            torch.from_numpy(larger.correlation)[self.columns][:, self.columns], self.x.shape[1], larger.rows,
+            float(pmi.var()),
+        )  # fmt: skip
         # the rows at hand stand for all: their values get the spread that is the sampling error of all
         sampling = math.sqrt(max(0.0, whole.stderr**2 - whole.second_order**2 - whole.model**2))
         method = f"{whole.method}, from all {larger.rows:,} rows"
@@ -199,7 +204,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         findings=tuple(finding.to_dict() for finding in findings),
         history=[{"fold": k, **h} for k, fold in enumerate(folds) for h in fold.history],
         projection=projection, projection_labels=labels, config={**options.config, **_used(options, data, folds)},
-        seconds=seconds, n=n, dim_x=run.x.shape[1], dim_y=run.y.shape[1],
+        seconds=seconds, n=n, dim_x=data.x[0].size, dim_y=data.y[0].size,
     )  # fmt: skip
 
 

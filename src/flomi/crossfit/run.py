@@ -20,6 +20,7 @@ from flomi.crossfit.splits import make_splits
 from flomi.crossfit.training_rows import training_rows
 from flomi.data.pairs import Pairs
 from flomi.parallel import side_by_side
+from flomi.preprocess import IndependentColumns
 from flomi.support.settings import UNMEASURED, setting
 from flomi.training.candidate import seed_of
 
@@ -89,7 +90,8 @@ def cross_fit(options: Options, data: Pairs, *, ranks: bool = False) -> list[Fol
 
 def _default_critics(options: Options, x: Tensor, y: Tensor, training: np.ndarray) -> Critics:
     """What competes in a fold where no critic was named, by its training rows."""
-    rows = training_rows(x[training].numpy(), y[training].numpy())
+    sides = [v[training].flatten(1) for v in (x, y)]
+    rows = training_rows(*(v[:, IndependentColumns.fit(v).columns].numpy() for v in sides))
     names = default_candidates(rows, density="density" in options.bound.needs, costly=options.costly)
     return {name: name for name in names}
 

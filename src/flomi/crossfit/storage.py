@@ -24,9 +24,9 @@ from flomi.bounds import Bound
 from flomi.critics import CRITICS
 from flomi.critics.base import under
 from flomi.crossfit.options import label_critics
-from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.preprocess import IndependentColumns, RankNormal, Standardize, Whiten
 from flomi.result import BY_ROW, MIEstimate
-from flomi.training.candidate import Candidate, fresh_copy
+from flomi.training.candidate import Candidate, fresh_copy, width_of
 from flomi.training.model import Model
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no influence values, folds and groups
@@ -35,6 +35,7 @@ PREPROCESSING: dict[frozenset[str], type[nn.Module]] = {  # by the names of thei
     frozenset({"knots", "scores", "tails", "distinct"}): RankNormal,
     frozenset({"center", "scale"}): Standardize,
     frozenset({"center", "weight"}): Whiten,
+    frozenset({"columns"}): IndependentColumns,
 }
 
 
@@ -182,10 +183,12 @@ def candidate_of(
     shape_x, shape_y = (tuple(int(v) for v in fold[s]) for s in ("shape_x", "shape_y"))
     state: dict[str, Tensor] = under(tensors, "model.")
     kind = CRITICS.get(name)
+    prep_x, prep_y = (_preparation(under(tensors, f"prep_{s}."), name) for s in "xy")
+    widths = width_of(prep_x, shape_x), width_of(prep_y, shape_y)
     if kind is not None and kind.restore is not None:
         # the base stood beside the sizes in earlier versions
         critic = kind.restore(under(state, "critic."), {"base": fold.get("base"), **fold.get("sizes", {})})
-        rows = (torch.zeros(2, math.prod(shape), dtype=torch.float64) for shape in (shape_x, shape_y))
+        rows = (torch.zeros(2, width, dtype=torch.float64) for width in widths)
         critic.matrix(*critic.encode(*rows))  # an error where a tensor is missing, or of the wrong shape
         model = Model(critic, (), None)
     else:
@@ -193,10 +196,9 @@ def candidate_of(
             net = fresh_copy(modules[name], shape_x, shape_y)
         else:
             assert kind.build is not None  # a row without `restore` has it
-            net = kind.build(math.prod(shape_x), math.prod(shape_y), hidden)
-        model = Model(net, shape_x, bound)
+            net = kind.build(*widths, hidden)
+        model = Model(net, shape_x if kind is None else widths[:1], bound)
         model.load_state_dict(state)
-    prep_x, prep_y = (_preparation(under(tensors, f"prep_{s}."), name) for s in "xy")
     return Candidate(name, prep_x, prep_y, model.eval(), None, 0.0, shape_x, shape_y)
 
 

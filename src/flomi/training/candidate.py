@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import zlib
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from flomi.bounds import Bound
 from flomi.critics import CRITICS, PlainCritic
 from flomi.critics.base import Critic, PairScorer
 from flomi.critics.table import Ensemble
-from flomi.preprocess import RankNormal, Standardize, Whiten
+from flomi.preprocess import IndependentColumns, RankNormal, Standardize, Whiten
 from flomi.scores import table_scores
 from flomi.training.bound import BoundTraining, fit_log_offset, fit_network
 from flomi.training.ensemble import EnsembleTraining, Gain, fit_base, fit_ensemble
@@ -114,14 +113,18 @@ def fit(
     start = time.perf_counter()
     shape_x, shape_y = (tuple(v.shape[1:]) for v in rows)
     kind = CRITICS[critic] if isinstance(critic, str) else None
-    prep: list[nn.Module] = [nn.Flatten(), nn.Flatten()]
+    prep: list[nn.Module]
     history, gain, stands_on = None, None, None
     if kind is not None and kind.fit is not None:
-        closed = kind.fit(*(v.flatten(1) for v in rows))
+        prep = [_independent(v) for v in rows]
+        closed = kind.fit(*(p(v) for p, v in zip(prep, rows, strict=True)))
         closed.row = kind.name  # by which what stands on it is rebuilt
         model = Model(closed, (), None)
     elif kind is not None and kind.ensemble is not None:
-        x, y = (torch.cat([a, b]).flatten(1) for a, b in zip(rows, validation, strict=True))
+        every = [torch.cat(parts) for parts in zip(rows, validation, strict=True)]
+        # networks see what their base sees
+        prep = [_independent(v) for v in every] if base is None else [base.prep_x, base.prep_y]
+        x, y = (p(v) for p, v in zip(prep, every, strict=True))
         stands_on, below = _base_of(kind.ensemble, base, x, y, len(validation[0]), seed)
         labels = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
         net, gain, history = fit_ensemble(
@@ -142,7 +145,7 @@ def fit(
                 assert (
                     kind is not None and kind.build is not None
                 )  # a row of CRITICS has build, fit or a base
-                g = kind.build(math.prod(shape_x), math.prod(shape_y), settings.hidden)
+                g = kind.build(width_of(prep[0], shape_x), width_of(prep[1], shape_y), settings.hidden)
             prepared = [[p(v) for p, v in zip(prep, part, strict=True)] for part in (rows, validation)]
             model = Model(g, tuple(prepared[0][0].shape[1:]), bound).to(settings.device)
             some, others = ((model.cast(x), model.cast(y)) for x, y in prepared)
@@ -179,11 +182,25 @@ def fresh_copy(module: nn.Module, shape_x: tuple[int, ...], shape_y: tuple[int, 
     return net if complete else PlainCritic(net, shape_x, shape_y)
 
 
+def _independent(v: Tensor) -> nn.Module:
+    """What flattens rows and leaves out the columns that are combinations of others."""
+    flat = v.flatten(1)
+    found = IndependentColumns.fit(flat)
+    return nn.Flatten() if len(found.columns) == flat.shape[1] else nn.Sequential(nn.Flatten(), found)
+
+
+def width_of(prep: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many numbers a row has that was prepared."""
+    return prep(torch.zeros(1, *shape, dtype=torch.float64)).flatten(1).shape[1]  # type: ignore[no-any-return]
+
+
 def _prepare(v: Tensor, kind: str) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     flat = v.flatten(1)
     if kind == "standardize":
         return nn.Sequential(nn.Flatten(), Standardize.fit(flat))
+    columns = _independent(v)
+    flat = columns(v)
     rank = RankNormal.fit(flat)
-    return nn.Sequential(nn.Flatten(), rank, Whiten.fit(rank(flat)))
+    return nn.Sequential(*columns.children() or (nn.Flatten(),), rank, Whiten.fit(rank(flat)))

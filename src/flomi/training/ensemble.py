@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flomi.bounds import off_diagonal
-from flomi.critics.base import Critic
+from flomi.critics.base import Critic, log_mean_off
 from flomi.critics.features import canonical_inputs
 from flomi.critics.residual import QuadraticNetwork, ResidualCritic
 from flomi.support.settings import UNMEASURED, setting
@@ -98,14 +97,6 @@ class Gain:
 
 
 # --- The objective, and values ----------------------------------------------------------------------------------------
-
-
-def log_mean_off(g: Tensor) -> Tensor:
-    """log mean of e^G over the off-diagonal of [..., n, n]; pairs at -inf, which are of one group, do not count."""
-    off = off_diagonal(g)
-    pairs = torch.tensor(off.shape[-2] * off.shape[-1])
-    count = (off > -math.inf).sum((-2, -1)) if off.amin() == -math.inf else pairs
-    return off.logsumexp((-2, -1)) - count.log()
 
 
 class _Contrast(torch.autograd.Function):
@@ -331,7 +322,7 @@ def fit_ensemble(
         a, b = net.joined(rows.hx, rows.hy, rows.a0, rows.b0)
         some = order[: most * 4 // 3]
         among = rows.masked(net.matrix(a[some], b[some]), some)
-        net.truncate(among, net.pairs(a, b), shift=log_mean_off(among), low=-math.log(n))
+        net.truncate(among, net.pairs(a, b), least_shift=-math.inf, low=-math.log(n))
     return net, Gain(float(difference.mean()), stderr, float(gain.mean())), history
 
 
