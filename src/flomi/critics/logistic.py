@@ -182,7 +182,7 @@ def _features(z: Tensor, second: bool) -> Tensor:
 
 def _minimise(features: Tensor, hot: Tensor, penalty: float, start: Tensor | None) -> Tensor:
     """[1 + features, classes] the weights of least penalised log loss; the first row has no penalty."""
-    # scikit-learn's LogisticRegression takes twice as long for so many small fits, and warns when it stops early
+    # scikit-learn's LogisticRegression warns where it stops early, which is meant here
     from scipy.optimize import minimize
 
     f, h = features.numpy(), hot.numpy()
