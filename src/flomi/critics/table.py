@@ -34,14 +34,14 @@ from flomi.support.settings import UNMEASURED, setting
 
 @dataclass(frozen=True)
 class CandidateSettings:
-    regression_rows: int = setting(200, f"{UNMEASURED}from which on kernel ridge regression is tried")
+    regression_rows: int = setting(100, f"{UNMEASURED}from which on kernel ridge regression is tried")
     rows_per_column: int = setting(
         10,
         f"{UNMEASURED}from which on the regression, and the expanded form, have fewer parameters than rows can fit",
     )
-    forest_rows: int = setting(200, f"{UNMEASURED}from which on a forest is tried")
-    paired_rows: int = setting(200, f"{UNMEASURED}from which on sums of local critics are tried")
-    mixture_rows: int = setting(200, f"{UNMEASURED}from which on a Gaussian mixture is tried")
+    forest_rows: int = setting(100, f"{UNMEASURED}from which on a forest is tried")
+    paired_rows: int = setting(100, f"{UNMEASURED}from which on sums of local critics are tried")
+    mixture_rows: int = setting(100, f"{UNMEASURED}from which on a Gaussian mixture is tried")
 
 
 SETTINGS = CandidateSettings()
