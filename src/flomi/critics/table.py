@@ -90,8 +90,9 @@ class CriticKind:
     `competes` says of rows whether it is a default candidate there, and `costly` that an effort may leave it out; `negatives` is
     the scheme that training can afford; `formula`: `critic.formula` is an estimate of its own where `serves` says so of the rows,
     and `of_correlation` the same for rows that are not in memory; `base`: networks may stand on it; `density`: g is log q(y|x);
-    `reference`: the simplest dependence, which others are compared with; `null`: independence; `least_rows` are needed to train
-    on; `restore` rebuilds a fitted one from its tensors and `sizes`.
+    `reference`: the simplest dependence, which others are compared with; `null`: independence; `shape_free`: it takes any shape
+    of dependence, so that none is missed; `least_rows` are needed to train on; `restore` rebuilds a fitted one from its tensors
+    and `sizes`.
     """
 
     name: str
@@ -108,6 +109,7 @@ class CriticKind:
     costly: bool = False
     reference: bool = False
     null: bool = False
+    shape_free: bool = False
     of_correlation: Callable[[Tensor, int, int, float], Formula] | None = None
     least_rows: int = 10
     restore: Callable[[dict[str, Tensor], dict[str, Any]], Critic] | None = None
@@ -202,7 +204,7 @@ _KINDS = (  # closed forms in the order of complexity in which they are tried
     ),
     CriticKind(
         "local", "kernel density ratio, for one column against one", fit=LocalCritic.fit, competes=_any_shape, formula=True,
-        base=True, least_rows=LOCAL.least_rows, restore=LocalCritic.restore,
+        base=True, shape_free=True, least_rows=LOCAL.least_rows, restore=LocalCritic.restore,
     ),
     CriticKind(
         "regression", "Gaussian around a smooth function of the other side, by kernel ridge regression",

@@ -36,6 +36,7 @@ from flomi.inference.point_estimate import (
     formula,
     formula_with_gain,
     midpoint,
+    missed,
 )
 from flomi.inference.projection import project
 from flomi.inference.row_diagnostics import describe_rows
@@ -106,6 +107,10 @@ class _Run:
         return len(self.data.x) if self.data.groups is None else len(np.unique(self.data.groups))
 
     @cached_property
+    def sight(self) -> dict[str, float]:
+        return limits(self.units, self.x.shape[1], self.y.shape[1])
+
+    @cached_property
     def regular(self) -> bool:
         """Whether columns are continuous and rows independent."""
         return self.data.groups is None and self.data.continuous
@@ -171,11 +176,10 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     sampling = run.stderr(point.influence)
     error = interval(
         point.mi, sampling, second_order=point.second_order, folds=point.folds,
-        model=(point.model, math.hypot(point.model, point.missed)), level=options.level,
+        model=(point.model, math.hypot(point.model, _missed(run, critic, point.mi))), level=options.level,
     )  # fmt: skip
-    sight = None
-    if critic in CRITICS and CRITICS[critic].null:
-        sight = limits(run.units, run.x.shape[1], run.y.shape[1])
+    sight = run.sight if critic in CRITICS and CRITICS[critic].null else None
+    if sight is not None:
         error = dataclasses.replace(error, low=0.0, high=max(error.high, *sight.values()))
     proven = certificate(
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
@@ -312,6 +316,17 @@ def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimat
     doubt = disagreement(point.mi, stderr, _rivals(run, selected, full=True))
     model = math.hypot(point.model, doubt)
     return PointEstimate(point.mi, influence, second_order, model, point.folds, point.method)
+
+
+def _missed(run: _Run, critic: str, mi: float) -> float:
+    """What the model may miss; nothing where it takes any shape of dependence, or there is none, whose limits are told apart."""
+    kind = CRITICS.get(critic)
+    if kind is not None and (kind.null or kind.shape_free):
+        return 0.0
+    halves = [
+        abs(fold.training_value - fold.won.donsker_varadhan) / 2 for fold in run.folds if not fold.left_out
+    ]
+    return missed(mi, float(np.mean(halves)) if halves else None, run.sight["pair"])
 
 
 def _judge(

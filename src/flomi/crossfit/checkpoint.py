@@ -34,7 +34,7 @@ from flomi.inference.u_statistic import FoldSummary
 from flomi.support.files import write_whole
 from flomi.training.ensemble import Gain
 
-FORMAT = 3
+FORMAT = 4
 FOLD = "fold-{}.safetensors"
 BY_ROW = ("values", "positive", "partition")  # of an evaluation
 FREE = (
@@ -98,7 +98,8 @@ class Checkpoint:
         arrays = {name: torch.tensor(np.ascontiguousarray(value)) for name, value in found.items()}
         arrays |= {f"winner.{name}": value for name, value in tensors_of(fold.winner).items()}
         facts: dict[str, Any] = {
-            name: getattr(fold, name) for name in ("bases", "training_value", "seconds", "history")
+            name: getattr(fold, name)
+            for name in ("bases", "training_value", "left_out", "seconds", "history")
         }
         facts["gains"] = {name: dataclasses.asdict(gain) for name, gain in fold.gains.items()}
         facts["evaluations"] = {
@@ -156,6 +157,7 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], modules: Mapping[st
             report=Report(arrays["value"], arrays["pmi"], scores("scores")),
             calibration=scores("calibration"),
             training_value=facts["training_value"],
+            left_out=facts["left_out"],
             evaluations={
                 name: Evaluation(
                     **{field: arrays[f"{field}.{name}"] for field in BY_ROW},

@@ -58,7 +58,7 @@ class Fold:
     """One finished fold: the winner, and what was measured on the fold's own rows.
 
     `gains` is what networks added to their base, `bases` which candidate that was, where it was one; `training_value` the
-    winner's Donsker-Varadhan value on rows that it was trained on, left out of what scores them where the critic can do that.
+    winner's Donsker-Varadhan value on rows that it was trained on; `left_out`: of what scores them, where the critic can do that.
     """
 
     test: np.ndarray
@@ -68,6 +68,7 @@ class Fold:
     report: Report
     calibration: PairScores
     training_value: float
+    left_out: bool
     evaluations: dict[str, Evaluation]
     seconds: dict[str, float]
     history: list[dict[str, Any]]
@@ -121,6 +122,7 @@ def run_fold(
         evaluations[name], some = work.evaluate(candidate, split.test, pairs)
         scored = some if name == winner else scored
     training_value = getattr(won.model.critic, "left_out", None)
+    left_out = training_value is not None
     if training_value is None:
         seen = split.training[: SETTINGS.training_rows]
         training_value = work.evaluate(won, seen, SETTINGS.validation_pairs)[0].donsker_varadhan
@@ -134,6 +136,7 @@ def run_fold(
         ),
         calibration=pair_scores(won.model, options.bound, **work.at(split.validation, won)),
         training_value=training_value,
+        left_out=left_out,
         evaluations=evaluations,
         seconds={name: c.seconds for name, c in fitted.candidates.items()},
         history=[

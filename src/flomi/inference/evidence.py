@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Evidence:
     """What is known of a run; values in nats, None where unknown.
 
-    `interval` is needed only where its two sides differ: the longer one then stands for two standard errors.
+    `interval` is needed only where its two sides differ: either then stands for two standard errors.
     `bound`, `plug_in`, `imbalance` are the held-out FLO score's; `requested_bound` is the value of the bound asked for and
     `ceiling` its cap, log(m + 1) for InfoNCE; `effective_pairs` is that number of pairs in the partition term.
     `reference_bound` is the held-out bound of a simpler critic, which `reference_name` names in words, and `reference_stderr`
@@ -64,8 +64,11 @@ class Evidence:
     units: str = "nats"
 
     @property
-    def error(self) -> float:
-        """The standard error, or half the longer side of an interval of unequal sides."""
-        if self.interval is None:
-            return self.stderr
-        return max(self.mi - self.interval[0], self.interval[1] - self.mi) / 2
+    def below(self) -> float:
+        """The standard error, or half the lower side of an interval of unequal sides."""
+        return self.stderr if self.interval is None else (self.mi - self.interval[0]) / 2
+
+    @property
+    def above(self) -> float:
+        """The same for the upper side."""
+        return self.stderr if self.interval is None else (self.interval[1] - self.mi) / 2

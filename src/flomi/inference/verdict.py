@@ -146,6 +146,10 @@ def _nothing_found(e: Evidence) -> list[Measured]:
     return [Measured(most, math.log(e.n), int(most >= math.log(e.n)), dict(e.sight))]
 
 
+def _large_error(e: Evidence) -> list[Measured]:
+    return above(e.below, S.imprecise * _tolerance(e))
+
+
 def _weak_certificate(e: Evidence) -> list[Measured]:
     clearly_positive = e.mi > max(S.tolerance, S.clear * e.stderr)
     return below(e.lower_bound, S.weak_certificate * e.mi) if clearly_positive else []
@@ -333,8 +337,16 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "large-error", ("caution",),
         "the standard error", f"above {S.imprecise:g} times the tolerance",
-        lambda e: above(e.error, S.imprecise * _tolerance(e)),
+        _large_error,
         "the standard error {value} is large against the estimate {mi}",
+        "read the interval, not the number; add rows",
+    ),
+    Check(
+        "may-miss", ("caution",),
+        "half the upper side of the interval, where the standard error is not large",
+        f"above {S.imprecise:g} times the tolerance",
+        lambda e: [] if _large_error(e) else above(e.above, S.imprecise * _tolerance(e), most=2 * e.above),
+        "models of this kind, from so many rows, may miss {most} beside the estimate {mi}",
         "read the interval, not the number; add rows",
     ),
     Check(
