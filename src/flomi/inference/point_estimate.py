@@ -22,9 +22,17 @@ from flomi.support.settings import UNMEASURED, setting
 class MissedSettings:
     """What a model may miss, calibrated on random tasks of the first half, 300 to 3,000 rows, effort "fast"."""
 
-    optimism: float = setting(4.0, f"{UNMEASURED}")
-    share: float = setting(0.35, f"{UNMEASURED}")
-    unseen: float = setting(0.5, f"{UNMEASURED}")
+    optimism: float = setting(
+        3.0,
+        'times half of T - H: 10 of 68 runs of 1,000 rows that found something are then "ok", and all 10 intervals hold the '
+        "truth; with 2 it is 11 of 12, with 4 7 of 7, without 23 of 38 (2026-11-30)",
+    )
+    share: float = setting(
+        0.35, f"{UNMEASURED}of the estimate: five forests missed 0.12 to 0.43 of the truth, one 0.75"
+    )
+    unseen: float = setting(
+        0.5, "of the smallest MI in one pair: with 1/4 11 of 12 of these hold the truth, with 1 3 of 3"
+    )
 
 
 SETTINGS = MissedSettings()
@@ -86,7 +94,7 @@ def missed(mi: float, half: float | None, one_pair: float) -> float:
 
     Example:
         >>> missed(1.0, 0.02, 0.0), missed(1.0, None, 0.0)
-        (0.08, 0.35)
+        (0.06, 0.35)
     """
     fitted = SETTINGS.share * abs(mi) if half is None else SETTINGS.optimism * half
     return math.hypot(fitted, SETTINGS.unseen * one_pair)
