@@ -66,7 +66,7 @@ def options_of(name: str) -> dict[str, Any]:
     return {"bound": "doe" if name == "density" else "flo", **({"steps": 5} if trained else {})}
 
 
-FAST = {"auto", "gaussian", "residual", "joint", "density"}  # one of every way that a model is made
+FAST = {"auto", "gaussian", "residual", "joint"}  # one of every way that a model is made
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_labels_are_unique_and_in_the_order_of_the_table() -> None:
     "critics",
     [
         pytest.param(["residual", "network"], marks=pytest.mark.slow),
-        ["network", "gaussian"],
+        pytest.param(["network", "gaussian"], marks=pytest.mark.slow),
         ["null", "residual", "network"],
     ],
 )

@@ -94,6 +94,7 @@ def test_what_a_strong_formula_misses_is_found_or_told() -> None:
         assert told == (r.critic != "residual")
 
 
+@pytest.mark.slow
 def test_independent_data_reads_zero() -> None:
     x, _ = gaussian(1000, 3)
     _, y = gaussian(1000, 3, seed=1)
@@ -469,6 +470,7 @@ def test_parallel_folds_agree_with_one_process() -> None:
     assert one.mi == two.mi == every.mi and one.bound == pytest.approx(two.bound, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_shifts_of_a_large_fold_agree_with_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flomi.scores.SPARSE", 1)  # pair by pair, as where rows are too many for a matrix
     x, y = gaussian(3000)

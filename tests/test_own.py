@@ -151,7 +151,9 @@ def test_a_critic_that_is_infinite_for_some_pairs_is_an_error() -> None:
 # --- What runs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", ["flo", "nwj", "infonce"])
+@pytest.mark.parametrize(
+    "bound", ["flo", *(pytest.param(n, marks=pytest.mark.slow) for n in ("nwj", "infonce"))]
+)
 @pytest.mark.parametrize("critic", [Formula(), pytest.param(FormulaWithDual(), marks=pytest.mark.slow)])
 def test_a_closed_formula_runs_without_training(critic: nn.Module, bound: str) -> None:
     r = estimate(*gaussian(1000), critic=critic, bound=bound, **QUICK)

@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_table(name: str, tables: dict[str, pd.Data
     )
 
 
-@pytest.mark.parametrize("name", ["convergence", "depth"])
+@pytest.mark.parametrize("name", ["convergence", pytest.param("depth", marks=pytest.mark.slow)])
 def test_another_seed_gives_another_table(name: str, tables: dict[str, pd.DataFrame]) -> None:
     assert not run(EXPERIMENTS[name], "tiny", seed=1).equals(tables[name])
 

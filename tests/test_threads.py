@@ -115,7 +115,8 @@ def test_blocks_of_one_thread_may_overlap(two_threads: None) -> None:
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("mode", [pytest.param(torch.no_grad, marks=pytest.mark.slow), torch.inference_mode])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_estimates_are_made_where_the_caller_wants_no_gradient(mode: Callable[[], Any]) -> None:
     x, y = Gaussian(0.7, 2).sample(200)
     with mode():
