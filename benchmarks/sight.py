@@ -29,7 +29,7 @@ from scipy import optimize, special
 
 SIZES = (300, 1000, 3000)
 COLUMNS = {"linear": (1, 5, 25), "pair": (1, 5, 25), "three": (3, 10, 30)}
-RUNS = 14
+RUNS = 10
 
 
 def concentration(mi: float) -> float:
