@@ -107,10 +107,6 @@ class _Run:
         return len(self.data.x) if self.data.groups is None else len(np.unique(self.data.groups))
 
     @cached_property
-    def sight(self) -> dict[str, float]:
-        return limits(self.units, self.x.shape[1], self.y.shape[1])
-
-    @cached_property
     def regular(self) -> bool:
         """Whether columns are continuous and rows independent."""
         return self.data.groups is None and self.data.continuous
@@ -176,11 +172,17 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     sampling = run.stderr(point.influence)
     error = interval(
         point.mi, sampling, second_order=point.second_order, folds=point.folds,
-        model=(point.model, math.hypot(point.model, _missed(run, critic, point.mi))), level=options.level,
+        model=(point.model, math.hypot(point.model, _missed(run, point.mi))), level=options.level,
     )  # fmt: skip
-    sight = run.sight if critic in CRITICS and CRITICS[critic].null else None
-    if sight is not None:
-        error = dataclasses.replace(error, low=0.0, high=max(error.high, *sight.values()))
+    sight = limits(run.units, run.x.shape[1], run.y.shape[1])
+    kind = CRITICS.get(critic)
+    if (
+        kind is None or not kind.shape_free
+    ):  # beside what was found there may be all that would not have been seen
+        error = dataclasses.replace(error, high=max(error.high, *sight.values()))
+    nothing = kind is not None and kind.null
+    if nothing:
+        error = dataclasses.replace(error, low=0.0)
     proven = certificate(
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
@@ -196,7 +198,9 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     }
     bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
     entries = _entries(folds)
-    verdict, findings = _judge(run, point.mi, error, bound, proven.value, critic, entries, sight)
+    verdict, findings = _judge(
+        run, point.mi, error, bound, proven.value, critic, entries, sight if nothing else None
+    )  # fmt: skip
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
@@ -318,15 +322,16 @@ def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimat
     return PointEstimate(point.mi, influence, second_order, model, point.folds, point.method)
 
 
-def _missed(run: _Run, critic: str, mi: float) -> float:
-    """What the model may miss; nothing where it takes any shape of dependence, or there is none, whose limits are told apart."""
-    kind = CRITICS.get(critic)
-    if kind is not None and (kind.null or kind.shape_free):
+def _missed(run: _Run, mi: float) -> float:
+    """What the folds' winners may miss: nothing where they take any shape of dependence, or find none, whose limits are told
+    apart."""
+    kinds = [CRITICS.get(fold.winner.name) for fold in run.folds]
+    if all(kind is not None and (kind.null or kind.shape_free) for kind in kinds):
         return 0.0
     halves = [
         abs(fold.training_value - fold.won.donsker_varadhan) / 2 for fold in run.folds if not fold.left_out
     ]
-    return missed(mi, float(np.mean(halves)) if halves else None, run.sight["pair"])
+    return missed(mi, float(np.mean(halves)) if halves else None)
 
 
 def _judge(

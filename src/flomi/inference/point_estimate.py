@@ -30,9 +30,6 @@ class MissedSettings:
     share: float = setting(
         0.35, f"{UNMEASURED}of the estimate: five forests missed 0.12 to 0.43 of the truth, one 0.75"
     )
-    unseen: float = setting(
-        0.5, "of the smallest MI in one pair: with 1/4 11 of 12 of these hold the truth, with 1 3 of 3"
-    )
 
 
 SETTINGS = MissedSettings()
@@ -85,19 +82,17 @@ def disagreement(mi: float, stderr: float, rivals: Sequence[Rival]) -> float:
     return max(found)
 
 
-def missed(mi: float, half: float | None, one_pair: float) -> float:
+def missed(mi: float, half: float | None) -> float:
     """The standard error, upwards only, of what the model cannot express, b^2, from what can be seen of it.
 
     A model that was tuned balances b^2 with the noise v of what it has learned, and v is ``half`` of T - H: so b^2 is taken to
     be a multiple of that. None where both values are of rows left out, which do not show v: then it is a share of ``mi``.
-    ``one_pair``, the smallest MI in one pair of columns that would be seen, stands for what no candidate saw at all.
 
     Example:
-        >>> missed(1.0, 0.02, 0.0), missed(1.0, None, 0.0)
+        >>> missed(1.0, 0.02), missed(1.0, None)
         (0.06, 0.35)
     """
-    fitted = SETTINGS.share * abs(mi) if half is None else SETTINGS.optimism * half
-    return math.hypot(fitted, SETTINGS.unseen * one_pair)
+    return SETTINGS.share * abs(mi) if half is None else SETTINGS.optimism * half
 
 
 def formula(mi: float, influence: Array, second_order: float, doubt: float, method: str) -> PointEstimate:
