@@ -84,3 +84,20 @@ def test_a_rare_class_beside_several_columns_breaks_no_critic(seed: int) -> None
         assert fit is not None
         new = torch.from_numpy(rng.gamma(2.0, size=(700, 7)) * 2)
         assert float(fit(x, torch.from_numpy(y))(x, new).max()) < math.log(700)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.97])
+def test_what_two_sides_share_in_categories_is_its_entropy(kept: float) -> None:
+    rng = np.random.default_rng(9)
+    n, classes, shares = 900, 4, np.array([0.4, 0.3, 0.2, 0.1])
+    x = rng.choice(classes, n, p=shares).astype(float)
+    y = np.where(rng.random(n) < kept, x, rng.choice(classes, n, p=shares))
+    joint = kept * np.diag(shares) + (1 - kept) * np.outer(shares, shares)
+    truth = float((joint * np.log(joint.clip(1e-300) / np.outer(shares, shares))).sum())
+    for sides in ((x, y), (indicators(x), indicators(y))):
+        result = flomi.estimate(*sides, effort="fast", critic=["null", "gaussian", "regression"])
+        assert abs(result.mi - truth) < 0.1 and result.ci[0] - 0.05 < truth < result.ci[1] + 0.05
+        assert result.verdict != "unreliable"
+    noise = rng.normal(size=n)
+    with pytest.raises(ValueError, match="'x\\[1\\]' of x and column 'y\\[0\\]' of y hold the same values"):
+        flomi.estimate(np.stack([x, noise], 1), np.stack([noise, x], 1))

@@ -110,3 +110,76 @@ def test_columns_far_from_standard_are_noted(mean, std, noted):
     assert (words is not None) == noted
     if noted:
         assert "1 of 2 columns of x" in words and "column 1 of x has mean" in words
+
+
+def one_column(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.standard_normal((n, 1))
+
+
+@pytest.mark.parametrize(
+    ("measured", "decimals"),
+    [((170, 9), 0.5), ((36.6, 0.4), 0.1), ((0.02, 1), None)],
+    ids=["halves", "tenths", "digits"],
+)
+@pytest.mark.parametrize("n", [150, 1500])
+def test_ties_of_rounded_measurements_are_no_copies(measured, decimals, n):
+    rng = np.random.default_rng(15)
+    mean, sd = measured
+    x = mean + sd * one_column(rng, n)
+    label = (x + sd * one_column(rng, n) > mean).astype(float)
+    if decimals is None:  # three digits of something that spreads over powers of ten
+        x = np.exp(x)
+        x = np.round(x / 10 ** np.floor(np.log10(x)), 2) * 10 ** np.floor(np.log10(x))
+    else:
+        x = np.round(x / decimals) * decimals
+    assert describe_rows(x, label)["duplicates"] < 0.01
+    assert describe_rows(x, (x > mean).astype(float))["duplicates"] < 0.01
+    assert describe_rows(x, x)["duplicates"] < 0.01
+
+
+def test_copies_of_rounded_rows_are_found():
+    rng = np.random.default_rng(16)
+    x = rng.standard_normal((1200, 4))
+    again = np.concatenate([np.arange(1200), np.arange(36)])
+    x, y = np.round(x, 1), np.round(x[:, :2] + rng.standard_normal((1200, 2)), 1)
+    assert describe_rows(x, y)["duplicates"] == 0.0
+    assert describe_rows(x[again], y[again])["duplicates"] == pytest.approx(36 / 1236, abs=0.005)
+    label = (y[:, :1] > 0).astype(float)
+    fine = rng.standard_normal((1200, 1))
+    assert describe_rows(fine[again], label[again])["duplicates"] == pytest.approx(36 / 1236, abs=0.005)
+
+
+@pytest.mark.parametrize("n", [120, 240, 900])
+def test_an_exact_function_is_found_in_few_rows_and_on_a_grid(n):
+    rng = np.random.default_rng(17)
+    x = one_column(rng, n)
+    grid = rng.integers(0, 35, (n, 1)) / 5.0
+    chosen = rng.choice(one_column(rng, 50)[:, 0], (n, 1))
+    for v, f in (
+        (x, np.tanh(2 * x) - x),
+        (x, np.cos(2 * x)),
+        (grid, np.log1p(grid)),
+        (grid, (grid - 3.4) ** 2),
+        (chosen, chosen**2),
+    ):
+        for sides in ((v, f), (f, v)):
+            facts = describe_rows(*sides)
+            codes = [f.code for f in judge(Evidence(n=n, dim_x=1, dim_y=1, mi=1.0, **facts))[1]]
+            assert codes[0] in ("exact-function", "linear-relation") and "duplicates" not in codes
+    noise = one_column(rng, n)
+    for v, f in (
+        (x, np.cos(2 * x) + 0.1 * noise),
+        (x, x + 0.05 * noise),
+        (grid, np.log1p(grid) + 0.05 * noise),
+        (grid, grid > 3),
+    ):
+        found = describe_rows(v, np.asarray(f, float))["local_noise"]
+        assert found is None or found > 0.01
+
+
+def test_what_categories_share_is_no_relation():
+    rng = np.random.default_rng(18)
+    shared, noise = rng.integers(0, 4, (800, 2)).astype(float), rng.standard_normal((800, 4))
+    x, y = np.hstack([shared, noise[:, :2]]), np.hstack([shared[:, ::-1], noise[:, 2:]])
+    assert describe_rows(x, y)["linear_noise"] > 0.1
+    assert describe_rows(x, np.hstack([y, x[:, 2:3] + shared]))["linear_noise"] < 1e-9

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flomi.data.columns import list_names
+from flomi.data.kinds import kind_of
 from flomi.data.settings import SETTINGS
 from flomi.data.tables import Place, row_number
 
@@ -148,8 +149,8 @@ def refuse_constant(role: str, side: np.ndarray, names: tuple[str, ...], from_fi
 
 
 def refuse_shared(x: np.ndarray, x_names: tuple[str, ...], y: np.ndarray, y_names: tuple[str, ...]) -> None:
-    """ValueError where the same values stand on both sides."""
-    if x.shape == y.shape and np.array_equal(x, y):
+    """ValueError where the same values stand on both sides, unless they are discrete: MI is then finite."""
+    if x.shape == y.shape and np.array_equal(x, y) and not _all_discrete(x):
         raise ValueError(
             "x and y hold the same values, and mutual information with itself is infinite; give two variables"
         )
@@ -157,11 +158,15 @@ def refuse_shared(x: np.ndarray, x_names: tuple[str, ...], y: np.ndarray, y_name
         left = {column.tobytes(): name for column, name in zip(x.T, x_names, strict=True)}
         for column, name in zip(y.T, y_names, strict=True):
             twin = left.get(column.tobytes())
-            if twin is not None:
+            if twin is not None and not _all_discrete(column):
                 raise ValueError(
                     f"column {twin!r} of x and column {name!r} of y hold the same values, where mutual information is "
                     "infinite; leave one of them out"
                 )
+
+
+def _all_discrete(side: np.ndarray) -> bool:
+    return all(kind_of(column) == "discrete" for column in side.reshape(len(side), -1).T)
 
 
 def doubts(role: str, side: np.ndarray, names: tuple[str, ...], rows: np.ndarray) -> list[str]:

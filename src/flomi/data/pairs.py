@@ -76,7 +76,7 @@ def from_arrays(x: Any, y: Any, *, groups: Any = None, missing: Missing = "error
     says so in `notes`.
 
     Raises TypeError for what is no data, and ValueError for text, dates, complex numbers, missing or infinite values,
-    unequal lengths, constant columns, fewer than MIN_ROWS rows, and a column that stands on both sides.
+    unequal lengths, constant columns, fewer than MIN_ROWS rows, and a continuous column that stands on both sides.
 
     >>> rng = np.random.default_rng(0)
     >>> pairs = from_arrays(rng.normal(size=100), rng.normal(size=(100, 3)))

@@ -87,6 +87,10 @@ def _rows_per_dimension(e: Evidence) -> list[Measured]:
     return below(e.n / (e.dim_x + e.dim_y), S.rows_per_dimension, S.hopeless_rows_per_dimension)
 
 
+def _exact_function(e: Evidence) -> list[Measured]:
+    return below(e.local_noise, S.local_noise)
+
+
 def _near_log_n(e: Evidence) -> list[Measured]:
     return above(e.mi, math.log(e.n) - S.near_log_n, log_n=math.log(e.n))
 
@@ -180,9 +184,10 @@ CHECKS: tuple[Check, ...] = (
         "exact-function", ("unreliable",),
         "how differences between nearest neighbours in one side, or one column of it, shrink in the other",
         f"unexplained share below {S.local_noise:g}",
-        lambda e: below(e.local_noise, S.local_noise),
+        _exact_function,
         "one side looks like an exact function of the other (unexplained share {value:.1g} among nearest neighbours): MI of a "
-        "deterministic relation between continuous variables is infinite, and any number shown measures the number of rows",
+        "deterministic relation is infinite, or the entropy where values lie on a grid, and any number shown measures the number "
+        "of rows",
         "add the noise that the measurement has",
         asked_of="all",
     ),
@@ -198,7 +203,7 @@ CHECKS: tuple[Check, ...] = (
         "duplicates", ("caution", "unreliable"),
         "the share of rows that repeat another row exactly, in values that are no zeros, limits or codes",
         f"above {100 * S.duplicates:g} %; unreliable above {100 * S.many_duplicates:g} %",
-        lambda e: above(e.duplicates, S.duplicates, S.many_duplicates, percent=100 * e.duplicates),
+        lambda e: [] if _exact_function(e) else above(e.duplicates, S.duplicates, S.many_duplicates, percent=100 * e.duplicates),
         "{percent:.1f} % of the rows repeat another row exactly: copies are not independent, sit in training and held-out parts "
         "alike, and make MI look infinite",
         "remove them, or mark them by groups=",
