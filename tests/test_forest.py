@@ -89,7 +89,7 @@ def test_wrong_rows() -> None:
     [
         (TrainingRows(300, 50, 6, True), True),
         (TrainingRows(300, 7, 7, True), False),
-        (TrainingRows(199, 5, 5, False), False),
+        (TrainingRows(99, 5, 5, False), False),
         (TrainingRows(300, 1, 1, True), False),  # "local" is there
         (TrainingRows(300, 1, 1, False), True),
     ],

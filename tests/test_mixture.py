@@ -143,7 +143,7 @@ def test_it_competes_for_continuous_columns_only() -> None:
         return default_candidates(TrainingRows(**rows), density=False, costly=True)  # type: ignore[arg-type]
 
     assert "mixture" in names()
-    for changed in ({"continuous": False}, {"n": 150}, {"dim_x": 1}):
+    for changed in ({"continuous": False}, {"n": 90}, {"dim_x": 1}):
         assert "mixture" not in names(**changed)
 
 

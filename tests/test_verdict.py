@@ -90,6 +90,19 @@ DOUBTS = [
     ({"linear_noise": 1e-15}, "unreliable", "linear-relation", "linear combination of x determines"),
     ({"local_noise": 0.0}, "unreliable", "exact-function", "exact function of the other"),
     ({"stderr": 0.2}, "caution", "large-error", "standard error 0.2 nats is large"),
+    ({"interval": (0.96, 1.3)}, "caution", "may-miss", "may miss 0.3 nats beside the estimate 1 nats"),
+    (
+        {"mi": 0.0, "lower_bound": 0.0, "sight": {"linear": 0.01, "pair": 0.02, "three": 0.3}},
+        "none found",
+        "nothing-found",
+        "one spread over three columns a side of 0.3 nats",
+    ),
+    (
+        {"mi": 0.0, "lower_bound": 0.0, "sight": {"linear": 0.01, "pair": 0.02, "three": 9.0}},
+        "caution",
+        "nothing-found",
+        "a linear dependence of 0.01 nats",
+    ),
     ({"lower_bound": 0.1}, "ok", "weak-certificate", "certificate 0.1 nats is far below the estimate 1 nats"),
     ({"lower_bound": 1.2}, "unreliable", "below-certificate", "below its own certificate 1.2 nats"),
     ({"mi": float("nan")}, "unreliable", "not-finite", "estimate is not finite"),
@@ -132,9 +145,14 @@ def test_small_differences_and_missing_facts_are_no_doubts(change):
     assert judge(dataclasses.replace(SOUND, **change)) == ("ok", ())
 
 
-def test_the_longer_side_of_an_interval_is_the_error():
-    (finding,) = judge(dataclasses.replace(SOUND, interval=(0.98, 1.3)))[1]
-    assert (finding.code, finding.value, finding.threshold) == ("large-error", pytest.approx(0.15), 0.05)
+def test_each_side_of_an_interval_has_its_check():
+    for interval, code in (
+        ((0.7, 1.02), "large-error"),
+        ((0.98, 1.3), "may-miss"),
+        ((0.7, 1.3), "large-error"),
+    ):
+        (finding,) = judge(dataclasses.replace(SOUND, interval=interval))[1]
+        assert (finding.code, finding.value, finding.threshold) == (code, pytest.approx(0.15), 0.05)
 
 
 def test_a_remedy_that_was_tried_is_not_offered_again():

@@ -65,8 +65,8 @@ class IndependentColumns(_Fitted):
     their order; all stay where there are too few rows to tell.
 
     >>> category = torch.tensor([0, 1, 2, 1, 0, 2, 1])
-    >>> IndependentColumns.fit(torch.nn.functional.one_hot(category).double()).columns.tolist()
-    [1, 2]
+    >>> IndependentColumns.fit(torch.nn.functional.one_hot(category).double()).columns.numel()
+    2
     """
 
     columns: Tensor

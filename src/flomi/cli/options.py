@@ -14,7 +14,7 @@ BOUNDS = (
     "hd-dime, anchor, club, l1out, ba, doe"
 )
 CRITICS = (
-    "auto, null, gaussian, student, logistic, table, local, regression, matched, predicted, mixture, forest, expanded, residual, "
+    "auto, null, gaussian, student, logistic, table, local, regression, matched, predicted, forest, mixture, expanded, residual, "
     "network, joint, mlp, separate, separable, bilinear, density"
 )
 EXIT_CODES = """Exit code: 0 done, also when Ctrl-C ended the run early and what was finished is printed; 2 the input or the call

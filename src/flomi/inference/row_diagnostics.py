@@ -366,8 +366,8 @@ def _local_noise(x: _Side, y: _Side) -> float | None:
 def _noise_around_lines(x: _Side, y: _Side, repeats: bool) -> float | None:
     """The same for fewer rows: the share of variance that a linear fit to a row's nearest neighbours leaves of it.
 
-    Of an exact function a fit to a ring of neighbours further away leaves much more, of noise as much. Where x repeats often, and y
-    with it, less is asked: noise would differ.
+    Of an exact function a fit to a ring of neighbours further away leaves much more, of noise as much. Where x repeats often, and
+    y with it, less is asked: noise would differ.
     """
     n, dimensions = x.rows.shape
     k = S.fitted * dimensions
