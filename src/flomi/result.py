@@ -102,8 +102,9 @@ class MIEstimate:
         mi, stderr, low, high, least = (
             number(v, self.stderr) for v in (self.mi, self.stderr, *self.ci, self.lower_bound)
         )
-        proven = "" if math.isnan(self.lower_bound) else f", at least {least} with {self.percent} confidence"
-        return f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high}){proven}; verdict: {self._judgement()}"
+        proven = f"at least {least} with {self.percent} confidence"
+        proven = "no certificate" if math.isnan(self.lower_bound) else proven
+        return f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high}), {proven}; verdict: {self._judgement()}"
 
     @property
     def percent(self) -> str:
@@ -121,9 +122,10 @@ class MIEstimate:
         """The short table that a notebook shows, with the warnings in full."""
         values = self.mi, self.stderr, *self.ci, self.lower_bound, self.bound, self.bound_stderr
         mi, stderr, low, high, least, bound, spread = (number(v, self.stderr) for v in values)
+        proven = f"{least} {self.units} ({self.percent} confidence)"
         rows = [
             ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
-            ("at least", f"{least} {self.units} ({self.percent} confidence)"),
+            ("at least", "no certificate" if math.isnan(self.lower_bound) else proven),
             (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
             ("critic", self.critic),
             ("verdict", self._judgement()),

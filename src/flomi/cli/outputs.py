@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import os
 import tempfile
 import textwrap
@@ -123,7 +124,9 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
     others = ", ".join(f"{critic} {show(facts['bound'])}" for critic, facts in ranking)
     rows = [
         ("estimate", f"{show(result.mi)} ± {show(result.stderr)} {result.units}", interval),
-        (
+        ("at least", "no certificate", "")
+        if math.isnan(result.lower_bound)
+        else (
             "at least",
             f"{show(result.lower_bound)} {result.units}",
             f"({result.percent} confidence, no model assumed)",
