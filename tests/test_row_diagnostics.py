@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import flomi
 from flomi.inference.evidence import Evidence
 from flomi.inference.row_diagnostics import _local_noise, _local_noise_by_column, _Side, describe_rows
 from flomi.inference.verdict import judge
@@ -110,6 +111,56 @@ def test_columns_far_from_standard_are_noted(mean, std, noted):
     assert (words is not None) == noted
     if noted:
         assert "1 of 2 columns of x" in words and "column 1 of x has mean" in words
+
+
+def smooth(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
+    """[n, 1] a moving average of noise, of variance 1."""
+    return np.convolve(rng.standard_normal(n + width - 1), np.full(width, width**-0.5), "valid")[:, None]
+
+
+def series(kind: str, rng: np.random.Generator, n: int = 800) -> tuple[np.ndarray, np.ndarray]:
+    noise = rng.standard_normal((2, n, 1))
+    if kind == "slow below noise":
+        return smooth(rng, n, 40) + noise[0], smooth(rng, n, 40) + noise[1]
+    if kind == "season":
+        day = np.arange(n)[:, None] / 7 * 2 * np.pi
+        return np.sin(day) + noise[0], np.sin(day + 2) + noise[1]
+    if kind == "alternating":
+        sign = (-1.0) ** np.arange(n)[:, None]
+        return sign * smooth(rng, n, 10), sign * smooth(rng, n, 10)
+    if kind == "trend":
+        return np.arange(n)[:, None] * 1.0, np.cumsum(noise[0], axis=0)
+    if kind == "one side":
+        return np.cumsum(noise[0], axis=0), noise[1]
+    x = np.sort(rng.gamma(2.0, size=(n, 1)), axis=0)
+    if kind == "sorted by a class":
+        return np.round(x), noise[0] + np.round(x)
+    return x, np.hstack([noise[0], np.log(x) + 0.2 * noise[1]])  # sorted by a column
+
+
+@pytest.mark.parametrize("kind", ["slow below noise", "season", "alternating", "trend"])
+def test_series_are_known_whatever_their_period(kind):
+    assert all(
+        describe_rows(*series(kind, np.random.default_rng(k)))["effective_share"] < 0.5 for k in range(5)
+    )
+
+
+@pytest.mark.parametrize("kind", ["one side", "sorted by a class", "sorted by a column"])
+def test_sorted_files_are_no_series(kind):
+    assert all(
+        describe_rows(*series(kind, np.random.default_rng(k)))["effective_share"] > 0.8 for k in range(5)
+    )
+
+
+@pytest.mark.parametrize("kind", ["season", "slow below noise", "sorted by a class"])
+def test_there_is_a_certificate_only_where_rows_are_no_series(kind):
+    result = flomi.estimate(*series(kind, np.random.default_rng(3), 400), critic="gaussian", n_folds=2)
+    absent = kind != "sorted by a class"
+    assert np.isnan(result.lower_bound) == absent and ("no certificate" in str(result)) == absent
+    assert ("no certificate" in result._repr_html_()) == absent
+    assert (result.to_dict()["lower_bound"] is None) == absent
+    assert not absent or result.verdict == "caution"
+    assert ("serial-dependence" in [f["code"] for f in result.findings]) == absent
 
 
 def one_column(rng: np.random.Generator, n: int) -> np.ndarray:

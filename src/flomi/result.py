@@ -102,8 +102,9 @@ class MIEstimate:
         mi, stderr, low, high, least = (
             number(v, self.stderr) for v in (self.mi, self.stderr, *self.ci, self.lower_bound)
         )
-        proven = "" if math.isnan(self.lower_bound) else f", at least {least} with {self.percent} confidence"
-        return f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high}){proven}; verdict: {self._judgement()}"
+        proven = f"at least {least} with {self.percent} confidence"
+        proven = "no certificate" if math.isnan(self.lower_bound) else proven
+        return f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high}), {proven}; verdict: {self._judgement()}"
 
     @property
     def percent(self) -> str:
@@ -125,7 +126,11 @@ class MIEstimate:
         rows = [
             ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
             ("at least", "no certificate" if math.isnan(self.lower_bound) else proven),
+<<<<<<< HEAD
             (f"{self.bound_name.upper()} on test rows", f"{bound} ± {spread}"),
+=======
+            (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
+>>>>>>> faults
             ("critic", self.critic),
             ("verdict", self._judgement()),
             *(("", sentence) for sentence in self.warnings),

@@ -42,7 +42,7 @@ from flomi.inference.projection import project
 from flomi.inference.row_diagnostics import describe_rows
 from flomi.inference.sight import limits
 from flomi.inference.u_statistic import Summary, pooled
-from flomi.inference.verdict import Verdict, judge
+from flomi.inference.verdict import Verdict, judge, rows_depend
 from flomi.preprocess import IndependentColumns
 from flomi.result import MIEstimate
 
@@ -157,6 +157,12 @@ class _Run:
             model=whole.model,
         )  # fmt: skip
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the rows themselves say."""
+        x, y = (v.reshape(len(v), -1) for v in (self.data.x, self.data.y))
+        return describe_rows(x, y, self.data.groups)
+
     def in_order(self, influence: Tensor) -> Array:
         """Values [n] of the mixed rows, in the order of the rows."""
         found = np.empty(len(influence))
@@ -174,6 +180,7 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         point.mi, sampling, second_order=point.second_order, folds=point.folds,
         model=(point.model, math.hypot(point.model, _missed(run, point.mi))), level=options.level,
     )  # fmt: skip
+<<<<<<< HEAD
     sight = limits(run.units, run.x.shape[1], run.y.shape[1])
     kind = CRITICS.get(critic)
     if (
@@ -184,8 +191,12 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     if nothing:
         error = dataclasses.replace(error, low=0.0)
     proven = certificate(
+=======
+    proof = certificate(
+>>>>>>> faults
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
+    proven = math.nan if rows_depend(run.facts["effective_share"]) else proof.value
     positive, partition = run.by_row("positive"), run.by_row("partition")
     requested, pmi = run.by_row("value", "report"), run.by_row("pmi", "report")
     is_flo = options.bound.value is flo
@@ -198,13 +209,17 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     }
     bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
     entries = _entries(folds)
+<<<<<<< HEAD
     verdict, findings = _judge(
         run, point.mi, error, bound, proven.value, critic, entries, sight if nothing else None
     )  # fmt: skip
+=======
+    verdict, findings = _judge(run, point.mi, error, bound, proven, critic, entries)
+>>>>>>> faults
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
-        error_parts=error.parts, lower_bound=proven.value, bound=bound, bound_stderr=bound_stderr,
+        error_parts=error.parts, lower_bound=proven, bound=bound, bound_stderr=bound_stderr,
         bound_name=options.bound.name, bound_side=options.bound.side, plug_in=float(np.nanmean(pmi)),
         imbalance=total.imbalance, pmi=pmi, influences=influences, folds=run.fold_of_row, groups=data.groups,
         critic=critic, candidates=entries, verdict=verdict,
@@ -344,7 +359,7 @@ def _judge(
     entries: dict[str, dict[str, Any]],
     sight: dict[str, float] | None,
 ) -> tuple[Verdict, tuple[Finding, ...]]:
-    options, total, data = run.options, run.total, run.data
+    options, total = run.options, run.total
     curves = [h for fold in run.folds for h in fold.history if h["critic"] == critic]
     simplest = reference_kind().name
     reference = entries.get(simplest) if simplest != critic else None
@@ -384,7 +399,7 @@ def _judge(
             late_validation_gain=float(np.mean([_late_gain(h) for h in curves])) if curves else None,
             interrupted=any(fold.interrupted for fold in run.folds),
             units=options.config["units"],
-            **describe_rows(data.x.reshape(len(run.x), -1), data.y.reshape(len(run.x), -1), data.groups),
+            **run.facts,
         )
     )
 

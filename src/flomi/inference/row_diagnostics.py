@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flomi.inference.serial_dependence import effective_share
 from flomi.support.settings import UNMEASURED, setting
 
 Floats = NDArray[np.float64]
@@ -89,7 +90,6 @@ class RowSettings:
     function_values: float = setting(0.4, "values over rows of a function, which may take each twice")
     column_pairs: int = setting(400, "more take seconds")
     column_pair_rows: int = setting(500_000, "rows times pairs, for the same reason")
-    serial_columns: int = setting(50, f"{UNMEASURED}a side's first columns tell its order")
     large: float = setting(
         10.0, f"{UNMEASURED}means, deviations, and their ratio at which networks hardly learn"
     )
@@ -136,7 +136,7 @@ def describe_rows(x: Floats, y: Floats, groups: NDArray[np.int64] | None = None)
     a, b = (_Side(np.asarray(side, dtype=np.float64).reshape(len(side), -1)) for side in (x, y))
     facts = {
         "duplicates": _duplicates(a, b, groups),
-        "effective_share": _effective_share(a.rows, b.rows) if groups is None else None,
+        "effective_share": effective_share(a.rows, b.rows) if groups is None else None,
         "entropy_x": _entropy(a.distinct_rows[1]),
         "entropy_y": _entropy(b.distinct_rows[1]),
         "unscaled_columns": _unscaled_columns(a.rows, b.rows),
@@ -236,21 +236,6 @@ def _entropy(counts: NDArray[np.int64]) -> float | None:
     if len(counts) > S.many_values * n:
         return None
     return float(np.log(n) - counts @ np.log(counts) / n + (len(counts) - 1) / (2 * n))
-
-
-def _effective_share(x: Floats, y: Floats) -> float:
-    """What n rows in order of time are worth: (1 - ab) / (1 + ab), with a and b the largest lag-1 rank correlations of x and y.
-
-    That is the share of independent rows with as noisy a correlation between two autoregressive columns (Bartlett 1935).
-    """
-    lags = []
-    for side in (x, y):
-        ranks = np.stack([_mean_ranks(column) for column in side.T[: S.serial_columns]])
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        variance = (ranks**2).mean(axis=1)
-        lag = (ranks[:, 1:] * ranks[:, :-1]).mean(axis=1)[variance > 0] / variance[variance > 0]
-        lags.append(max(0.0, float(lag.max(initial=0.0))))
-    return (1 - lags[0] * lags[1]) / (1 + lags[0] * lags[1])
 
 
 def _unscaled_columns(x: Floats, y: Floats) -> str | None:
@@ -422,9 +407,3 @@ def _shrinking(near: Floats, far: Floats, n: int) -> list[float]:
 def _ranks(columns: Floats) -> Floats:
     """0 ... n - 1 in each column; ties, rare where this is used, in order of the rows."""
     return np.argsort(np.argsort(columns, axis=0, kind="stable"), axis=0).astype(np.float64)
-
-
-def _mean_ranks(values: Floats) -> Floats:
-    """Ranks, of ties their mean."""
-    _, kind, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - counts / 2)[kind.ravel()]
