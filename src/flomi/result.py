@@ -126,11 +126,7 @@ class MIEstimate:
         rows = [
             ("mutual information", f"{mi} ± {stderr} {self.units} ({self.percent} interval {low} to {high})"),
             ("at least", "no certificate" if math.isnan(self.lower_bound) else proven),
-<<<<<<< HEAD
             (f"{self.bound_name.upper()} on test rows", f"{bound} ± {spread}"),
-=======
-            (f"held-out {self.bound_name.upper()}", f"{bound} ± {spread}"),
->>>>>>> faults
             ("critic", self.critic),
             ("verdict", self._judgement()),
             *(("", sentence) for sentence in self.warnings),

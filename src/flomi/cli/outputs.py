@@ -127,17 +127,7 @@ def as_text(result: MIEstimate, pairs: Pairs) -> str:
         proven = "no certificate", ""
     rows = [
         ("estimate", f"{show(result.mi)} ± {show(result.stderr)} {result.units}", interval),
-<<<<<<< HEAD
         ("at least", *proven),
-=======
-        ("at least", "no certificate", "")
-        if math.isnan(result.lower_bound)
-        else (
-            "at least",
-            f"{show(result.lower_bound)} {result.units}",
-            f"({result.percent} confidence, no model assumed)",
-        ),
->>>>>>> faults
         (names[result.bound_side], f"{show(result.bound)} ± {show(result.bound_stderr)}", which),
         ("plug-in", f"{show(result.plug_in)}, normalisation off by {show(result.imbalance)}", ""),
         ("verdict", result.verdict, ""),

@@ -180,20 +180,14 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         point.mi, sampling, second_order=point.second_order, folds=point.folds,
         model=(point.model, math.hypot(point.model, _missed(run, point.mi))), level=options.level,
     )  # fmt: skip
-<<<<<<< HEAD
     sight = limits(run.units, run.x.shape[1], run.y.shape[1])
     kind = CRITICS.get(critic)
-    if (
-        kind is None or not kind.shape_free
-    ):  # beside what was found there may be all that would not have been seen
-        error = dataclasses.replace(error, high=max(error.high, *sight.values()))
     nothing = kind is not None and kind.null
-    if nothing:
-        error = dataclasses.replace(error, low=0.0)
-    proven = certificate(
-=======
+    # beside what was found there may be all that would not have been seen
+    if kind is None or not kind.shape_free:
+        low = 0.0 if nothing else error.low
+        error = dataclasses.replace(error, low=low, high=max(error.high, *sight.values()))
     proof = certificate(
->>>>>>> faults
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
     proven = math.nan if rows_depend(run.facts["effective_share"]) else proof.value
@@ -209,13 +203,9 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     }
     bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
     entries = _entries(folds)
-<<<<<<< HEAD
     verdict, findings = _judge(
-        run, point.mi, error, bound, proven.value, critic, entries, sight if nothing else None
+        run, point.mi, error, bound, proven, critic, entries, sight if nothing else None
     )  # fmt: skip
-=======
-    verdict, findings = _judge(run, point.mi, error, bound, proven, critic, entries)
->>>>>>> faults
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
