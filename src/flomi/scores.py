@@ -81,6 +81,58 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Weighted:
+    """The scores of a `Dense` or a `Table` of the batch itself, where row i counts e^log_weight[i] times.
+
+    The derivative of a bound by these weights, at 0, is what each row contributes to it, in all of its places.
+    """
+
+    scores: Dense | Table
+    log_weight: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.scores.count
+
+    def lme(self, over: Literal["y", "x"] = "y", drop: int = 0) -> Tensor:
+        w = self._by_pair(self.log_weight, over == "y")
+        return self._plus(w).lme(over, drop) - self._only(w).lme(over, drop)
+
+    def lme_all(self) -> Tensor:
+        w = self._by_pair(self.log_weight, True) + self.log_weight[:, None]
+        return self._plus(w).lme_all() - self._only(w).lme_all()
+
+    def mean(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        w = self._by_pair(self.log_weight, True) + self.log_weight[:, None]
+        if isinstance(self.scores, Dense):
+            w, g = off_diagonal(w), off_diagonal(self.scores.matrix)
+        else:
+            g = self.scores.scores
+        return (w.exp() * f(g)).sum() / w.exp().sum()
+
+    def probe(self, rows: int) -> Tensor:
+        return self.scores.probe(rows)
+
+    def _by_pair(self, w: Tensor, of_y: bool) -> Tensor:
+        """Weights as the scores lie in memory."""
+        if not of_y:
+            return w[:, None].expand_as(self._values())
+        if isinstance(self.scores, Dense):
+            return w.expand_as(self._values())
+        assert self.scores.partners is not None
+        return w[self.scores.partners]
+
+    def _values(self) -> Tensor:
+        return self.scores.matrix if isinstance(self.scores, Dense) else self.scores.scores
+
+    def _only(self, values: Tensor) -> Dense | Table:
+        return Dense(values) if isinstance(self.scores, Dense) else Table(values, self.scores.partners)
+
+    def _plus(self, w: Tensor) -> Dense | Table:
+        return self._only(self._values() + w)
+
+
+@dataclass(frozen=True)
 class Streamed:
     """All off-diagonal pairs, `chunk` rows at a time and recomputed for the gradient: memory O(n chunk), not O(n^2)."""
 

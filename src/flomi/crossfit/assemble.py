@@ -191,17 +191,16 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
     proven = math.nan if rows_depend(run.facts["effective_share"]) else proof.value
-    positive, partition = run.by_row("positive"), run.by_row("partition")
     requested, pmi = run.by_row("value", "report"), run.by_row("pmi", "report")
     is_flo = options.bound.value is flo
     bound = total.bound if is_flo else float(np.nanmean(requested))
     influences = {
         "mi": point.influence,
-        "bound": run.influence(positive - partition if is_flo else requested, bound),
+        "bound": run.influence(run.by_row("influence", "report"), bound),
         "plug_in": run.influence(pmi, float(np.nanmean(pmi))),
-        "imbalance": run.influence(partition, total.imbalance),
+        "imbalance": run.influence(run.by_row("partition"), total.imbalance),
     }
-    bound_stderr = total.bound_stderr if is_flo else run.stderr(requested)
+    bound_stderr = total.bound_stderr if is_flo else run.stderr(influences["bound"])
     entries = _entries(folds)
     verdict, findings = _judge(
         run, point.mi, error, bound, proven, critic, entries, sight if nothing else None

@@ -88,7 +88,12 @@ class Checkpoint:
 
         if fold.interrupted:
             return
-        found = {"test": fold.test, "value": fold.report.value, "pmi": fold.report.pmi}
+        found = {
+            "test": fold.test,
+            "value": fold.report.value,
+            "influence": fold.report.influence,
+            "pmi": fold.report.pmi,
+        }
         for part, scores in (("scores", fold.report.scores), ("calibration", fold.calibration)):
             found |= {f"{part}.pos": scores.pos, f"{part}.neg": scores.neg, f"{part}.shifts": scores.shifts}
             if scores.groups is not None:
@@ -154,7 +159,7 @@ def _fold(file: Path, bound: Bound, hidden: tuple[int, ...], modules: Mapping[st
             winner=candidate_of(facts["winner"], under(tensors, "winner."), bound, hidden, modules),
             gains={name: Gain(**gain) for name, gain in facts["gains"].items()},
             bases=facts["bases"],
-            report=Report(arrays["value"], arrays["pmi"], scores("scores")),
+            report=Report(arrays["value"], arrays["influence"], arrays["pmi"], scores("scores")),
             calibration=scores("calibration"),
             training_value=facts["training_value"],
             left_out=facts["left_out"],
