@@ -2,6 +2,7 @@
 
     python benchmarks/sight.py run --out benchmarks/results/sight.csv [--part 0/2]     # resumable: a line for each sample
     python benchmarks/sight.py table benchmarks/results/sight.csv                      # writes src/flomi/inference/sight.csv
+    python benchmarks/sight.py confirm --out benchmarks/results/sight_confirmed.csv    # then `table ... --confirmed` of this
 
 Three kinds of dependence, each with an exact MI, between two sides of normal columns that are independent otherwise:
 
@@ -30,7 +31,6 @@ from scipy import optimize, special
 SIZES = (300, 1000, 3000)
 COLUMNS = {"linear": (1, 5, 25), "pair": (1, 5, 25), "three": (3, 10, 30)}
 RUNS = 10
-SLOPE = 5.0  # of the logistic curve in log MI: a factor of 1.8 from 1/2 to 19/20, as the cells with most samples show
 TABLE = Path(__file__).parents[1] / "src/flomi/inference/sight.csv"
 
 
@@ -66,18 +66,30 @@ def found(kind: str, x: np.ndarray, y: np.ndarray, seed: int) -> bool:
     return not CRITICS[r.critic].null
 
 
-def limit(runs: pd.DataFrame) -> float:
-    """Where the likeliest logistic curve in log MI, its slope being `SLOPE`, crosses 19/20; 2 log n if none was found."""
-    at, seen = np.log(runs.mi.to_numpy(float)), runs.found.to_numpy().astype(float)
+def limits(cells: dict[tuple[int, int], pd.DataFrame]) -> dict[tuple[int, int], float]:
+    """Where the likeliest logistic curves in log MI, a place a cell and one slope, cross 19/20; 2 log n if none is found."""
 
-    def cost(place: float) -> float:
-        z = SLOPE * (at - place)
-        return float(np.sum(np.logaddexp(0, z) - seen * z))
+    def place(at: np.ndarray, seen: np.ndarray, slope: float) -> tuple[float, float]:
+        def cost(p: float) -> float:
+            z = slope * (at - p)
+            return float(np.sum(np.logaddexp(0, z) - seen * z))
 
-    if not seen.any():
-        return float(2 * np.log(runs.n.iloc[0]))
-    best = optimize.minimize_scalar(cost, bounds=(at.min() - 1, at.max() + 1), method="bounded").x
-    return float(np.exp(best + np.log(19) / SLOPE))
+        best = optimize.minimize_scalar(cost, bounds=(at.min() - 1, at.max() + 1), method="bounded")
+        return float(best.x), float(best.fun)
+
+    data = {
+        key: (np.log(runs.mi.to_numpy(float)), runs.found.to_numpy().astype(float))
+        for key, runs in cells.items()
+    }
+    both = {key: v for key, v in data.items() if 0 < v[1].sum() < len(v[1])}
+    slope = optimize.minimize_scalar(
+        lambda s: sum(place(*v, s)[1] for v in both.values()), bounds=(0.5, 8), method="bounded"
+    ).x
+    print(f"slope {slope:.2f}")
+    return {
+        key: np.exp(place(*v, slope)[0] + np.log(19) / slope) if v[1].any() else 2 * np.log(key[0])
+        for key, v in data.items()
+    }
 
 
 def run(out: Path, part: int, parts: int) -> None:
@@ -110,17 +122,56 @@ def run(out: Path, part: int, parts: int) -> None:
                 writer.writerow([kind, n, d, f"{mi:.5f}", seen, datetime.date.today()])
 
 
-def table(files: list[Path]) -> None:
+def confirm(out: Path, kinds: list[str], part: int, parts: int) -> None:
+    """Twenty fresh samples at each limit of the table, which rises until 19 are found: levels that were sought lie low."""
+    import torch
+
+    torch.set_num_threads(1)
+    with TABLE.open(newline="") as lines:
+        cells = [
+            r
+            for r in csv.DictReader(line for line in lines if not line.startswith("#"))
+            if r["kind"] in kinds
+        ]
+    for cell in cells[part::parts]:
+        kind, n, d, mi = cell["kind"], int(cell["n"]), int(cell["columns"]), float(cell["limit"])
+        while mi < np.log(n):
+            seen = 0
+            for k in range(20):
+                rng = np.random.default_rng([n, d, k, int(1e6 * mi), *kind.encode()])
+                seen += found(kind, *sample(kind, n, d, mi, rng), 1000 + k)
+                if k + 1 - seen > 1:
+                    break
+            if seen >= 19:
+                break
+            mi *= 1.5
+        fresh = not out.exists()
+        with out.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["kind", "n", "columns", "limit", "date"])
+            writer.writerow([kind, n, d, f"{mi:.5f}", datetime.date.today()])
+
+
+def table(files: list[Path], confirmed: Path | None) -> None:
     d = pd.concat([pd.read_csv(f) for f in files])
+    known = {}
+    if confirmed is not None:
+        known = {(r.kind, r.n, r.columns): r.limit for r in pd.read_csv(confirmed).itertuples(index=False)}
     with TABLE.open("w", newline="") as file:
         print(
             f"# smallest MI found in 19 of 20, nats; python benchmarks/sight.py table, {datetime.date.today()}",
             file=file,
         )
         writer = csv.writer(file)
-        writer.writerow(["kind", "n", "columns", "limit", "runs"])
-        for (kind, n, columns), runs in d.groupby(["kind", "n", "columns"]):
-            writer.writerow([kind, n, columns, f"{limit(runs):.4f}", len(runs)])
+        writer.writerow(["kind", "n", "columns", "limit", "confirmed"])
+        for kind, of_kind in d.groupby("kind"):
+            cells = {(int(n), int(c)): runs for (n, c), runs in of_kind.groupby(["n", "columns"])}
+            for (n, columns), found in limits(cells).items():
+                checked = known.get((kind, n, columns))
+                writer.writerow(
+                    [kind, n, columns, f"{checked or found:.4f}", "no" if checked is None else "yes"]
+                )
 
 
 def main() -> None:
@@ -133,11 +184,18 @@ def main() -> None:
     one.add_argument("--part", default="0/1")
     two = commands.add_parser("table")
     two.add_argument("files", type=Path, nargs="+")
+    two.add_argument("--confirmed", type=Path)
+    three = commands.add_parser("confirm")
+    three.add_argument("--out", type=Path, required=True)
+    three.add_argument("--kinds", nargs="+", default=["linear", "pair", "three"])
+    three.add_argument("--part", default="0/1")
     given = parser.parse_args()
     if given.command == "run":
         run(given.out, *map(int, given.part.split("/")))
+    elif given.command == "confirm":
+        confirm(given.out, given.kinds, *map(int, given.part.split("/")))
     else:
-        table(given.files)
+        table(given.files, given.confirmed)
 
 
 if __name__ == "__main__":

@@ -109,13 +109,13 @@ def test_few_groups_in_many_folds_do_not_make_the_error_too_small(count, n_folds
 
 
 def test_an_interval_may_have_unequal_sides_and_any_level():
-    even, uneven = interval(1.0, 0.1, model=0.2), interval(1.0, 0.1, model=(0.0, 0.4))
+    even, uneven = interval(1.0, 0.1, model=0.2), interval(1.0, 0.1, missed=0.4)
     assert 1 - even.low == pytest.approx(even.high - 1)
     assert 1 - uneven.low == pytest.approx(1.96 * 0.1, abs=1e-3)
     assert uneven.high - 1 == pytest.approx(1.96 * np.hypot(0.1, 0.4), abs=1e-3)
-    assert uneven.stderr == pytest.approx(np.sqrt(0.1**2 + 0.4**2 / 2))
+    assert uneven.stderr == pytest.approx(0.1)
     assert interval(1.0, 0.1, level=0.5).high == pytest.approx(1 + 0.6745 * 0.1, abs=1e-4)
     assert interval(1.0, 0.3, second_order=0.4).stderr == pytest.approx(0.5)
-    for wrong in ({"model": (-0.1, 0.1)}, {"second_order": -1.0}, {"level": 1.0}):
+    for wrong in ({"missed": -0.1}, {"second_order": -1.0}, {"level": 1.0}):
         with pytest.raises(ValueError, match=r"negative|level"):
             interval(1.0, 0.1, **wrong)

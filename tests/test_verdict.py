@@ -90,7 +90,7 @@ DOUBTS = [
     ({"linear_noise": 1e-15}, "unreliable", "linear-relation", "linear combination of x determines"),
     ({"local_noise": 0.0}, "unreliable", "exact-function", "exact function of the other"),
     ({"stderr": 0.2}, "caution", "large-error", "standard error 0.2 nats is large"),
-    ({"interval": (0.96, 1.3)}, "caution", "may-miss", "may miss 0.3 nats beside the estimate 1 nats"),
+    ({"above": 0.15}, "caution", "may-miss", "may miss 0.3 nats beside the estimate 1 nats"),
     (
         {"mi": 0.0, "lower_bound": 0.0, "sight": {"linear": 0.01, "pair": 0.02, "three": 0.3}},
         "none found",
@@ -137,7 +137,7 @@ def test_every_check_is_tried_at_every_level():
         {"unreplicated_gain": 0.03},
         {"lower_bound": None},
         {"lower_bound": float("nan")},
-        {"interval": (0.9, 1.05)},
+        {"above": 0.04},
         {"imbalance": 0.12, "imbalance_stderr": 0.05},
     ],
 )
@@ -146,13 +146,25 @@ def test_small_differences_and_missing_facts_are_no_doubts(change):
 
 
 def test_each_side_of_an_interval_has_its_check():
-    for interval, code in (
-        ((0.7, 1.02), "large-error"),
-        ((0.98, 1.3), "may-miss"),
-        ((0.7, 1.3), "large-error"),
+    for (below, upwards), code in (
+        ((0.15, 0.15), "large-error"),
+        ((0.02, 0.15), "may-miss"),
+        ((0.15, 0.3), "large-error"),
     ):
-        (finding,) = judge(dataclasses.replace(SOUND, interval=interval))[1]
-        assert (finding.code, finding.value, finding.threshold) == (code, pytest.approx(0.15), 0.05)
+        (finding,) = judge(dataclasses.replace(SOUND, stderr=below, above=upwards))[1]
+        assert (finding.code, finding.value, finding.threshold) == (code, 0.15, 0.05)
+
+
+def test_what_critics_of_ones_own_choice_would_have_seen_is_not_known():
+    found, (finding,) = judge(dataclasses.replace(SOUND, mi=0.0, lower_bound=0.0, sight={}))
+    assert found == "caution" and finding.code == "nothing-found"
+
+
+def test_groups_are_what_the_limit_is_compared_with():
+    sight = {"linear": 0.1, "pair": 0.1, "three": 5.0}
+    for independent, verdict in ((None, "none found"), (50, "caution")):
+        evidence = dataclasses.replace(SOUND, mi=0.0, lower_bound=0.0, sight=sight, independent=independent)
+        assert judge(evidence)[0] == verdict
 
 
 def test_a_remedy_that_was_tried_is_not_offered_again():

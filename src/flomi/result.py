@@ -33,8 +33,9 @@ class MIEstimate:
 
     mi, stderr, ci: point estimate, its standard error and 95 % interval; mi_method says how it was made.
     level: of the interval and of the certificate, 0.95 unless `level=` changes it. error_parts: what stderr is made of: sampling
-    of the rows, its second-order part, the model, and the folds. influence: [n] one value a row, of mean mi, whose spread is
-    the sampling error; influences has those of bound, plug_in and imbalance too. r1 - r2 is a `Difference` with its own error.
+    of the rows, its second-order part, the model, and the folds. missed: the standard error, upwards only, of what the model
+    cannot express: it widens the upper side of the interval. influence: [n] one value a row, of mean mi, whose spread is the
+    sampling error; influences has those of bound, plug_in and imbalance too. r1 - r2 is a `Difference` with its own error.
     lower_bound: one-sided confidence lower bound on I, valid in finite samples whatever the critic; NaN where there is none.
     bound, bound_stderr: value on test rows of the bound chosen, `bound_name`, which lies on `bound_side` of I.
     plug_in, imbalance: mean PMI read-out, and the normalisation error E[e^{log t - u}] - 1, 0 at the optimum.
@@ -73,6 +74,7 @@ class MIEstimate:
     units: Literal["nats", "bits"] = "nats"
     level: float = 0.95
     error_parts: dict[str, float] = field(default_factory=dict)
+    missed: float = 0.0
     influences: dict[str, np.ndarray] = field(default_factory=dict)
     folds: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -153,6 +155,7 @@ class MIEstimate:
         return dataclasses.replace(
             self, ci=ci, candidates=entries, history=curves, units=units, **scaled,
             error_parts={name: part * k for name, part in self.error_parts.items()},
+            missed=self.missed * k,
             influences={
                 name: values if name == "imbalance" else values * k for name, values in self.influences.items()
             },
@@ -229,7 +232,8 @@ def difference(first: MIEstimate, second: MIEstimate) -> Difference:
     v, w are the rows' influence values, which move together where both results rest on the same rows, so that the first
     term is smaller than two sampling errors; s are their second-order parts, of order 1/n, which rule near independence.
     m holds what folds and models leave open in both; where both have the same critic chosen among the same candidates, their
-    models err alike, and the difference of these parts counts. Rows of one group count together. That row i is the same in
+    models err alike, and the difference of these parts counts. What the first may miss widens the interval upwards, what the
+    second may miss downwards. Rows of one group count together. That row i is the same in
     both is the caller's promise. ValueError for results of other folds, groups, levels or units.
     """
     if first.units != second.units:
@@ -259,8 +263,12 @@ def difference(first: MIEstimate, second: MIEstimate) -> Difference:
     models = [r.error_parts["model"] for r in (first, second)]
     parts += [models[0] - models[1]] if alike else models
     stderr, value = math.hypot(*parts), first.mi - second.mi
-    half = NormalDist().inv_cdf((1 + first.level) / 2) * stderr
-    return Difference(value, stderr, (value - half, value + half), influence, first.level, first.units)
+    above, below = first.missed, second.missed
+    if alike:
+        above, below = max(above - below, 0.0), max(below - above, 0.0)
+    quantile = NormalDist().inv_cdf((1 + first.level) / 2)
+    low, high = value - quantile * math.hypot(stderr, below), value + quantile * math.hypot(stderr, above)
+    return Difference(value, stderr, (low, high), influence, first.level, first.units)
 
 
 def number(value: float | None, error: float | None = None) -> str:

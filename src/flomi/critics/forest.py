@@ -73,7 +73,7 @@ class ForestCritic(Critic):
     Gaussian kernel on normal scores, times 0.01 for every discrete column of t that differs. s and t are the two sides, in the
     order, with the width and with the share of independence that make those rows most likely which the trees had not drawn.
     Trees split by columns of t, their squares and products, and their values where they are discrete. `left_out` and the
-    truncation come from such rows too: on its own rows a forest reads far too high. At most 2,000 rows are used, and t has at
+    truncation come from such rows too: on its own rows a forest reads far too high. At most 1,000 rows are used, and t has at
     most 6 columns. x: [n, dim_x], y: [n, dim_y]. References: Meinshausen 2006, "Quantile regression forests"; Breiman 2001.
 
     >>> x = torch.randn(1000, 3).double()

@@ -84,10 +84,14 @@ class RegressionCritic(Critic):
     offset: Tensor
     root: Tensor
     components: Tensor
-    predictions: tuple[Tensor, Tensor]  # of a fit: the rows' predictions without them, and their t
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> RegressionCritic:
+        return cls.with_predictions(x, y)[0]
+
+    @classmethod
+    def with_predictions(cls, x: Tensor, y: Tensor) -> tuple[RegressionCritic, Tensor, Tensor]:
+        """`fit`, with the predictions of the rows that it looked at, each left out, and their t, [n, columns of t] both."""
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < SETTINGS.least_rows:
             found, least = f"{list(x.shape)} and {list(y.shape)}", SETTINGS.least_rows
             raise ValueError(f"x and y must be [n, d] with the same n, at least {least}, found {found}")
@@ -116,7 +120,6 @@ class RegressionCritic(Critic):
             ranks_x=ranks[0], ranks_y=ranks[1], whiten_x=whiten[0], whiten_y=whiten[1],
             from_x=torch.tensor(from_x), components=t[:0], **buffers,
         )  # fmt: skip
-        critic.predictions = left_out, t
         mean = critic._mean(s)
         residual = (t - mean) @ critic.root
         critic.optimism = (t.shape[1] - float(residual.square().sum(1).mean())) / 2
@@ -126,7 +129,7 @@ class RegressionCritic(Critic):
         g = critic.matrix(a[some], b[some])
         # at high MI the pairs that make the mean are too rare to be seen: g is never raised
         critic.truncate(g, critic.pairs(a, b), least_shift=0.0, low=-math.log(len(x)))
-        return critic
+        return critic, left_out, t
 
     def _choose_marginal(self, mean: Tensor, t: Tensor) -> None:
         """The mixture as q where it makes rows that are not in it more likely than the normal law does; mean is f(s)."""

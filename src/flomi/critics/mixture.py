@@ -37,6 +37,10 @@ class MixtureSettings:
     held_out: int = setting(3, f"{UNMEASURED}one of so many trial rows is left out, to compare what is tried")
     rows: int = setting(10_000, f"{UNMEASURED}that the fit looks at, for its time")
     floor: float = setting(1e-3, f"{UNMEASURED}added to every variance, where a column has about variance 1")
+    farthest: float = setting(
+        10.0,
+        f"{UNMEASURED}standard deviations, where columns end: a mixture of heavy tails has components of single rows",
+    )
     steps: int = setting(60, f"{UNMEASURED}of expectation and maximisation at most")
     atom: float = setting(
         0.05, f"{UNMEASURED}share of the rows at one value, above which a column has no density"
@@ -143,7 +147,9 @@ class MixtureCritic(Critic):
         return cls(**spaces, **{name: value for name, value in state.items() if "." not in name})
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = self.space_x(x[:, self.columns_x]), self.space_y(y[:, self.columns_y])
+        far = SETTINGS.farthest
+        s = self.space_x(x[:, self.columns_x]).clamp(-far, far)
+        t = self.space_y(y[:, self.columns_y]).clamp(-far, far)
         apart_s, apart_t = s[:, None] - self.means_x, t[:, None] - self.means_y  # [n, K, p], [n, K, q]
         of_s = self.log_weights + _log_normal(apart_s, self.white_x)
         of_t = (self.log_weights + _log_normal(apart_t, self.white_y)).logsumexp(1, keepdim=True)
@@ -198,6 +204,7 @@ class _Mixture:
         sides = [side[:, some] for side, some in zip((x, y), columns, strict=True)]
         spaces = space.fit(sides[0]), space.fit(sides[1])
         z = torch.cat([fitted(side) for fitted, side in zip(spaces, sides, strict=True)], 1)
+        z = z.clamp(-SETTINGS.farthest, SETTINGS.farthest)
         if z.shape[1] == 0:  # of nothing
             return cls(columns, space, spaces, x.new_ones(1), x.new_zeros(1, 0), x.new_zeros(1, 0, 0), 0.0)
         return cls(columns, space, spaces, *_expectation_maximisation(z, k, start))

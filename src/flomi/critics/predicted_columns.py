@@ -37,8 +37,8 @@ class PredictedCritic(Critic):
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor) -> PredictedCritic:
-        regression = RegressionCritic.fit(x, y)
-        return cls(regression, MatchedCritic.fit(*regression.predictions))
+        regression, predicted, t = RegressionCritic.with_predictions(x, y)
+        return cls(regression, MatchedCritic.fit(predicted, t))
 
     @classmethod
     def restore(cls, state: dict[str, Tensor], sizes: dict[str, Any]) -> PredictedCritic:

@@ -34,6 +34,7 @@ class ScreenSettings:
 
 
 SETTINGS = ScreenSettings()
+PAIRS = 2**17  # tables at a time: 32 MB of 8 by 8 cells
 
 
 def choose_columns(x: Tensor, y: Tensor) -> tuple[list[int], list[int]]:
@@ -113,8 +114,16 @@ def _as_normal(g: Tensor, freedom: Tensor) -> Tensor:
 
 
 def _of_pairs(x: Tensor, y: Tensor, bins: int) -> Tensor:
-    mi, freedom = _information(shares_of(binned(x, bins), binned(y, bins)))
-    return _as_normal(2 * len(x) * mi, freedom)
+    a, b = binned(x, bins), binned(y, bins)
+    parts = a.split(
+        max(1, PAIRS // y.shape[1]), 1
+    )  # tables of all pairs of thousands of columns are gigabytes
+    return torch.cat(
+        [
+            _as_normal(2 * len(x) * mi, freedom)
+            for mi, freedom in (_information(shares_of(p, b)) for p in parts)
+        ]
+    )
 
 
 def _of_two_with_one(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

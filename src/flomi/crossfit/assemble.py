@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,11 @@ class _Run:
         return len(self.data.x) if self.data.groups is None else len(np.unique(self.data.groups))
 
     @cached_property
+    def sight(self) -> dict[str, float]:
+        """What would have been seen, by kind of dependence; of the default candidates alone that is known."""
+        return {} if self.options.critics else limits(self.units, self.x.shape[1], self.y.shape[1])
+
+    @cached_property
     def regular(self) -> bool:
         """Whether columns are continuous and rows independent."""
         return self.data.groups is None and self.data.continuous
@@ -122,9 +128,17 @@ class _Run:
 
     @cached_property
     def values(self) -> dict[str, Array]:
-        """FLO bound by test row, of the candidates that all folds have."""
-        shared = [k for k in self.folds[0].evaluations if all(k in fold.evaluations for fold in self.folds)]
-        return {k: np.concatenate([fold.evaluations[k].values for fold in self.folds]) for k in shared}
+        """FLO bound by test row, by candidate: 0 where a fold does without one, as it found nothing there or could not compete;
+        of folds that were interrupted only those that all have."""
+        every = dict.fromkeys(k for fold in self.folds for k in fold.evaluations)
+        if any(fold.interrupted for fold in self.folds):
+            every = {k: None for k in every if all(k in fold.evaluations for fold in self.folds)}
+        return {
+            k: np.concatenate(
+                [fold.evaluations[k].values if k in fold.evaluations else np.zeros(fold.test.size) for fold in self.folds]
+            )
+            for k in every
+        }  # fmt: skip
 
     @cached_property
     def groups_of_values(self) -> np.ndarray | None:
@@ -174,19 +188,14 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     """From the folds to the record."""
     run = _Run(options, data, folds)
     total, n = run.total, len(data.x)
-    point, critic = _point_estimate(run)
+    point, critic, selected = _point_estimate(run)
     sampling = run.stderr(point.influence)
+    upwards = _missed(run, point.mi)
     error = interval(
-        point.mi, sampling, second_order=point.second_order, folds=point.folds,
-        model=(point.model, math.hypot(point.model, _missed(run, point.mi))), level=options.level,
+        point.mi, sampling, second_order=point.second_order, folds=point.folds, model=point.model, missed=upwards,
+        level=options.level,
     )  # fmt: skip
-    sight = limits(run.units, run.x.shape[1], run.y.shape[1])
-    kind = CRITICS.get(critic)
-    nothing = kind is not None and kind.null
-    # beside what was found there may be all that would not have been seen
-    if kind is None or not kind.shape_free:
-        low = 0.0 if nothing else error.low
-        error = dataclasses.replace(error, low=low, high=max(error.high, *sight.values()))
+    error = _not_below_sight(run, error, selected)
     proof = certificate(
         [(fold.report.scores, fold.calibration) for fold in folds], alpha=1 - options.level, seed=options.seed
     )
@@ -202,13 +211,11 @@ def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -
     }
     bound_stderr = total.bound_stderr if is_flo else run.stderr(influences["bound"])
     entries = _entries(folds)
-    verdict, findings = _judge(
-        run, point.mi, error, bound, proven, critic, entries, sight if nothing else None
-    )  # fmt: skip
+    verdict, findings = _judge(run, point.mi, error, bound, proven, critic, entries, _is_null(selected))
     projection, labels = project(data.x, data.y, data.x_names, data.y_names)
     return MIEstimate(
         mi=point.mi, stderr=error.stderr, ci=(error.low, error.high), level=options.level, mi_method=point.method,
-        error_parts=error.parts, lower_bound=proven, bound=bound, bound_stderr=bound_stderr,
+        error_parts=error.parts, missed=upwards, lower_bound=proven, bound=bound, bound_stderr=bound_stderr,
         bound_name=options.bound.name, bound_side=options.bound.side, plug_in=float(np.nanmean(pmi)),
         imbalance=total.imbalance, pmi=pmi, influences=influences, folds=run.fold_of_row, groups=data.groups,
         critic=critic, candidates=entries, verdict=verdict,
@@ -238,8 +245,8 @@ def _used(options: Options, data: Pairs, folds: list[Fold]) -> dict[str, Any]:
     return used
 
 
-def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
-    """The best point estimate that the folds allow, and the critic that it rests on.
+def _point_estimate(run: _Run) -> tuple[PointEstimate, str, str]:
+    """The best point estimate that the folds allow, the critic that it rests on in most folds, and the one selected.
 
     Whether a formula serves, and which, is decided once for all folds, by the test values of all rows; a midpoint is that of each
     fold's winner. Where test rows can't tell another candidate from the one selected, their distance is part of the error.
@@ -247,10 +254,14 @@ def _point_estimate(run: _Run) -> tuple[PointEstimate, str]:
     closed = {k: v for k, v in run.values.items() if k in CRITICS and CRITICS[k].fit is not None}
     selected = one_standard_error_rule(closed | run.values, run.groups_of_values)
     stands_on = [selected] if selected in closed else [fold.bases.get(selected, "") for fold in run.folds]
-    nothing = selected in closed and CRITICS[selected].null
-    if nothing or all(k in closed and run.has_formula(k) for k in stands_on):
-        return (_by_formula if selected in closed else _by_formula_with_gain)(run, selected), selected
-    return _by_midpoint(run, selected), Counter(fold.winner.name for fold in run.folds).most_common(1)[0][0]
+    if _is_null(selected) or all(k in closed and run.has_formula(k) for k in stands_on):
+        return (
+            (_by_formula if selected in closed else _by_formula_with_gain)(run, selected),
+            selected,
+            selected,
+        )
+    most = Counter(fold.winner.name for fold in run.folds).most_common(1)[0][0]
+    return _by_midpoint(run, selected), most, selected
 
 
 def _rivals(run: _Run, selected: str, *, full: bool) -> list[Rival]:
@@ -326,16 +337,36 @@ def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimat
     return PointEstimate(point.mi, influence, second_order, model, point.folds, point.method)
 
 
+def _is_null(name: str) -> bool:
+    return name in CRITICS and CRITICS[name].null
+
+
 def _missed(run: _Run, mi: float) -> float:
-    """What the folds' winners may miss: nothing where they take any shape of dependence, or find none, whose limits are told
-    apart."""
-    kinds = [CRITICS.get(fold.winner.name) for fold in run.folds]
-    if all(kind is not None and (kind.null or kind.shape_free) for kind in kinds):
-        return 0.0
-    halves = [
-        abs(fold.training_value - fold.won.donsker_varadhan) / 2 for fold in run.folds if not fold.left_out
-    ]
-    return missed(mi, float(np.mean(halves)) if halves else None)
+    """What the folds' winners may miss, in the mean; nothing where they take any shape of dependence, or find none, whose limits
+    are told apart."""
+    found = [0.0]
+    for fold in run.folds:
+        kind = CRITICS.get(fold.winner.name)
+        if kind is None or not (kind.null or kind.shape_free):
+            half = abs(fold.training_value - fold.won.donsker_varadhan) / 2
+            found.append(missed(mi, None if fold.left_out else half))
+    return float(np.mean(found[1:] or found))
+
+
+def _not_below_sight(run: _Run, error: Interval, selected: str) -> Interval:
+    """No interval ends below what would not have been seen, but for a critic that takes any shape; from 0 where nothing was."""
+    if selected in CRITICS and CRITICS[selected].shape_free:
+        return error
+    nothing = _is_null(selected)
+    most = [math.log(run.units)]
+    most += [h for h in (run.facts["entropy_x"], run.facts["entropy_y"]) if h is not None]
+    unseen = max(run.sight.values(), default=math.inf if nothing else 0.0)
+    high = max(error.high, min(unseen, *most))
+    return dataclasses.replace(error, low=0.0 if nothing else error.low, high=high)
+
+
+def _quantile(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def _judge(
@@ -346,7 +377,7 @@ def _judge(
     lower_bound: float,
     critic: str,
     entries: dict[str, dict[str, Any]],
-    sight: dict[str, float] | None,
+    nothing_found: bool,
 ) -> tuple[Verdict, tuple[Finding, ...]]:
     options, total = run.options, run.total
     curves = [h for fold in run.folds for h in fold.history if h["critic"] == critic]
@@ -364,8 +395,9 @@ def _judge(
             dim_y=run.y.shape[1],
             mi=mi,
             stderr=error.stderr,
-            interval=(error.low, error.high) if sight is None else None,
-            sight=sight,
+            above=None if nothing_found else (error.high - mi) / _quantile(options.level),
+            sight=run.sight if nothing_found else None,
+            independent=run.units,
             bound=total.bound,
             bound_stderr=total.bound_stderr,
             bound_name=options.bound.name,

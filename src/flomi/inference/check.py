@@ -73,7 +73,7 @@ class Check:
         found = []
         for m in self.measure(e):
             facts = {**vars(e), **vars(m), **m.facts}
-            words = {k: _Amount(v, e.units) if isinstance(v, float) else v for k, v in facts.items()}
+            words = {k: Amount(v, e.units) if isinstance(v, float) else v for k, v in facts.items()}
             numbers = (v if math.isfinite(v) else None for v in (m.value, m.threshold))
             found.append(
                 Finding(self.code, self.levels[m.grade], self.sentence.format(**words), remedy, *numbers)
@@ -81,7 +81,7 @@ class Check:
         return found
 
 
-class _Amount:
+class Amount:
     """A number in a sentence: as the format says, else as an amount of information in the units asked for."""
 
     def __init__(self, nats: float, units: str) -> None:

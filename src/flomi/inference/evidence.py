@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Evidence:
     """What is known of a run; values in nats, None where unknown.
 
-    `interval` is needed only where its two sides differ: either then stands for two standard errors.
+    `above` is the standard error upwards, where it is more than that downwards, `stderr`. `independent` is how many rows, or
+    groups of them, are independent, where it is not all n.
     `bound`, `plug_in`, `imbalance` are the held-out FLO score's; `requested_bound` is the value of the bound asked for and
     `ceiling` its cap, log(m + 1) for InfoNCE; `effective_pairs` is that number of pairs in the partition term.
     `reference_bound` is the held-out bound of a simpler critic, which `reference_name` names in words, and `reference_stderr`
@@ -31,7 +32,8 @@ class Evidence:
     dim_y: int
     mi: float
     stderr: float = 0.0
-    interval: tuple[float, float] | None = None
+    above: float | None = None
+    independent: int | None = None
     bound: float | None = None
     bound_stderr: float = 0.0
     bound_name: str = "flo"
@@ -62,13 +64,3 @@ class Evidence:
     local_noise: float | None = None
     unscaled_columns: str | None = None
     units: str = "nats"
-
-    @property
-    def below(self) -> float:
-        """The standard error, or half the lower side of an interval of unequal sides."""
-        return self.stderr if self.interval is None else (self.mi - self.interval[0]) / 2
-
-    @property
-    def above(self) -> float:
-        """The same for the upper side."""
-        return self.stderr if self.interval is None else (self.interval[1] - self.mi) / 2

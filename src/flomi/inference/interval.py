@@ -24,7 +24,8 @@ def interval(
     *,
     second_order: float = 0.0,
     folds: Sequence[float] | None = None,
-    model: float | tuple[float, float] = 0.0,
+    model: float = 0.0,
+    missed: float = 0.0,
     level: float = 0.95,
 ) -> Interval:
     """Standard error of a point estimate and its interval, from independent sources of error.
@@ -34,7 +35,8 @@ def interval(
     ``sampling`` is the standard error of the mean of the influence values (``mean_stderr``), ``second_order`` what they leave
     out, of order 1/n. ``folds`` are the K folds' estimates of the same number: tau^2 is their variance beyond what sampling and
     its second order explain, at least 0, and stands for selection and training. ``model`` is what a debiasing term, or the
-    choice among models, leaves open; a pair (below, above) makes unequal sides, and the stderr has their mean square.
+    choice among models, leaves open. ``missed``, what the model cannot express, lies above: it widens the upper side alone,
+    and is no part of the stderr.
     The quantile is Student's, with Welch and Satterthwaite's degrees of freedom, so few folds widen the interval. Nats.
 
     Raises ValueError for negative standard errors and for a level outside (0, 1).
@@ -43,22 +45,20 @@ def interval(
         >>> i = interval(1.0, 0.03, model=0.04)
         >>> (round(i.stderr, 3), round(i.low, 3), round(i.high, 3))
         (0.05, 0.902, 1.098)
-        >>> i = interval(1.0, 0.03, model=(0.0, 0.04))
+        >>> i = interval(1.0, 0.03, missed=0.04)
         >>> (round(i.low, 3), round(i.high, 3))
         (0.941, 1.098)
     """
     from scipy.special import ndtri, stdtrit
 
-    below, above = model if isinstance(model, tuple) else (model, model)
-    if min(sampling, second_order, below, above) < 0:
+    if min(sampling, second_order, model, missed) < 0:
         raise ValueError(
-            f"standard errors must not be negative, found {sampling}, {second_order}, {below} and {above}"
+            f"standard errors must not be negative, found {sampling}, {second_order}, {model} and {missed}"
         )
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     rows = float(np.hypot(sampling, second_order))
-    parts = {"sampling": float(sampling), "second_order": float(second_order)}
-    parts["model"] = float(np.hypot(below, above) / np.sqrt(2))
+    parts = {"sampling": float(sampling), "second_order": float(second_order), "model": float(model)}
     dof = np.inf
     if folds is not None and len(folds) > 1:
         k = len(folds)
@@ -68,7 +68,6 @@ def interval(
             dof = (k - 1) * sum(value**2 for value in parts.values()) ** 2 / found**2
     tail = (1 + level) / 2
     quantile = float(stdtrit(dof, tail) if np.isfinite(dof) else ndtri(tail))
-    shared = rows**2 + parts.get("folds", 0.0) ** 2
-    low, high = (quantile * float(np.sqrt(shared + side**2)) for side in (below, above))
     stderr = float(np.sqrt(sum(value**2 for value in parts.values())))
-    return Interval(stderr, mi - low, mi + high, parts)
+    high = mi + quantile * float(np.hypot(stderr, missed))
+    return Interval(stderr, mi - quantile * stderr, high, parts)

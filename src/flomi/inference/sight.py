@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 KINDS = ("linear", "pair", "three")
+SIZE = 10_000  # rows, beyond which several candidates look at no more
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -21,31 +22,26 @@ def limits(n: int, dim_x: int, dim_y: int) -> dict[str, float]:
     """Nats by kind, for `n` independent rows: a linear dependence in any direction, a smooth one of one pair of columns, and
     a smooth one between sums of three columns a side.
 
-    Log-linear between the sizes that were measured, and beyond them with the outermost slopes. Columns count by the
-    geometric mean of the two sides, as the number of their pairs does. One column against one has nothing to spread over: the
-    limit is that of one pair there.
+    Log-linear between the sizes that were measured, and beyond them in proportion to columns over rows, of which at most 10,000
+    count. Columns count by the geometric mean of the two sides, as the number of their pairs does. One column against one
+    has nothing to spread over: the limit is that of one pair there.
 
     >>> found = limits(1000, 5, 5)
     >>> found["linear"] < found["three"] < limits(300, 5, 5)["three"]
     True
     """
-    at = math.log(n), math.log(dim_x * dim_y) / 2
+    at = math.log(min(n, SIZE)), math.log(dim_x * dim_y) / 2
     found = {kind: math.exp(_between(_measured()[kind], *at)) for kind in KINDS}
-    if dim_x == dim_y == 1:
-        found["three"] = found["pair"]
+    found["three"] = found["pair"] if dim_x == dim_y == 1 else max(found["three"], found["pair"])
     return found
 
 
 def _between(table: Table, rows: float, columns: float) -> float:
+    """Linear interpolation in logarithms; beyond the table in proportion to columns over rows."""
     sizes, widths, values = table
-    return _line(sizes, np.array([_line(widths, of_size, columns) for of_size in values]), rows)
-
-
-def _line(at: np.ndarray, values: np.ndarray, place: float) -> float:
-    """Linear interpolation, with the outermost slopes beyond, which rise with columns and fall with rows."""
-    k = int(np.clip(np.searchsorted(at, place), 1, len(at) - 1))
-    part = (place - at[k - 1]) / (at[k] - at[k - 1])
-    return float(values[k - 1] + part * (values[k] - values[k - 1]))
+    n, d = (float(np.clip(place, at[0], at[-1])) for place, at in ((rows, sizes), (columns, widths)))
+    by_size = [float(np.interp(d, widths, of_size)) for of_size in values]
+    return float(np.interp(n, sizes, by_size)) + (columns - d) - (rows - n)
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from flomi.inference.check import LEVELS, Check, Finding, Measured, above, below
+from flomi.inference.check import LEVELS, Amount, Check, Finding, Measured, above, below
 from flomi.inference.evidence import Evidence
 from flomi.support.settings import UNMEASURED, setting
 
@@ -155,12 +155,25 @@ def _folds(e: Evidence) -> list[Measured]:
 def _nothing_found(e: Evidence) -> list[Measured]:
     if e.sight is None:
         return []
-    most = max(e.sight.values())
-    return [Measured(most, math.log(e.n), int(most >= math.log(e.n)), dict(e.sight))]
+    if not e.sight:
+        return [Measured(grade=1, facts={"told": ""})]
+    most, log_n = max(e.sight.values()), math.log(e.independent or e.n)
+    linear, pair, three = (Amount(e.sight[kind], e.units) for kind in ("linear", "pair", "three"))
+    told = (
+        f". Of samples like this one, 19 in 20 would have shown a linear dependence of {linear}, a smooth one of one pair of "
+        f"columns of {pair}, one spread over three columns a side of {three}"
+    )
+    return [Measured(most, log_n, int(most >= log_n), {"told": told})]
 
 
 def _large_error(e: Evidence) -> list[Measured]:
-    return above(e.below, S.imprecise * _tolerance(e))
+    return above(e.stderr, S.imprecise * _tolerance(e))
+
+
+def _may_miss(e: Evidence) -> list[Measured]:
+    if e.above is None or _large_error(e):
+        return []
+    return above(e.above, S.imprecise * _tolerance(e), most=2 * e.above)
 
 
 def _weak_certificate(e: Evidence) -> list[Measured]:
@@ -174,11 +187,10 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "nothing-found", ("none found", "caution"),
         "whether any candidate beats independence on test rows",
-        "none does; caution where the smallest MI that would have been seen is above log n",
+        "none does; caution where the smallest MI that would have been seen is above log n, or not known",
         _nothing_found,
-        "no candidate beats independence on test rows. Of samples like this one, 19 in 20 would have shown a linear dependence "
-        "of {linear}, a smooth one of one pair of columns of {pair}, one spread over three columns a side of {three}",
-        "more than that can't be excluded; add rows to see less",
+        "no candidate beats independence on test rows{told}",
+        "dependence of another shape may be larger; add rows to see less, or critic='auto' if you chose critics",
     ),
     Check(
         "linear-relation", ("unreliable",),
@@ -357,9 +369,9 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "may-miss", ("caution",),
-        "half the upper side of the interval, where the standard error is not large",
+        "the standard error upwards, with what the model may miss, where the other is not large",
         f"above {S.imprecise:g} times the tolerance",
-        lambda e: [] if _large_error(e) else above(e.above, S.imprecise * _tolerance(e), most=2 * e.above),
+        _may_miss,
         "models of this kind, from so many rows, may miss {most} beside the estimate {mi}",
         "read the interval, not the number; add rows",
     ),
