@@ -57,7 +57,7 @@ def test_auto_finds_a_gaussian() -> None:
     assert 0.5 * truth < r.lower_bound < truth
     assert r.bound < truth + 3 * r.bound_stderr
     assert float(r) == r.mi and r.n == 1000 and (r.dim_x, r.dim_y) == (2, 2)
-    assert {"null", "gaussian", "student", "regression", "forest", "mixture", "residual"} <= set(r.candidates)
+    assert {"null", "gaussian", "student", "regression", "mixture", "residual"} <= set(r.candidates)
     assert sum(c["folds_won"] for c in r.candidates.values()) == r.config["n_folds"]
 
 

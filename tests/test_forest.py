@@ -87,10 +87,10 @@ def test_wrong_rows() -> None:
 @pytest.mark.parametrize(
     ("rows", "competes"),
     [
-        (TrainingRows(300, 50, 6, True), True),
-        (TrainingRows(300, 7, 7, True), False),
+        (TrainingRows(300, 50, 6, False), True),
+        (TrainingRows(300, 7, 7, False), False),
         (TrainingRows(99, 5, 5, False), False),
-        (TrainingRows(300, 1, 1, True), False),  # "local" is there
+        (TrainingRows(300, 5, 5, True), False),
         (TrainingRows(300, 1, 1, False), True),
     ],
 )

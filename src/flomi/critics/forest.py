@@ -157,9 +157,8 @@ class ForestCritic(Critic):
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         zx, zy = self.ranks_x(x), self.ranks_y(y)
         s, t, v = (zx, zy, y) if self.from_x else (zy, zx, x)
-        # products of so many columns cost a third in single precision, which has all digits that weights have
-        of_s = self._weights(self._leaves(s)).float()
-        of_t = self._relative(self._kernel(self._embed(v, t), self.centers)).float()
+        of_s = self._weights(self._leaves(s))
+        of_t = self._relative(self._kernel(self._embed(v, t), self.centers))
         return (of_s, of_t) if self.from_x else (of_t, of_s)
 
     def combine(self, inner: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
