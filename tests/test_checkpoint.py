@@ -74,7 +74,7 @@ FAST = {"auto", "gaussian", "residual", "joint"}  # one of every way that a mode
 )
 @pytest.mark.usefixtures("short_offsets")
 def test_every_critic_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = (X[:, 0], Y[:, 0]) if name == "local" else (X, Y)
+    x, y = {"local": (X[:, 0], Y[:, 0]), "logistic": (X, Y > 0)}.get(name, (X, Y))
     options: dict[str, Any] = {"effort": "fast", "n_folds": 2, **(options_of(name) if name != "auto" else {})}
     plain = MIEstimator(name, **options).fit(x, y)
     with monkeypatch.context() as patch:
