@@ -344,13 +344,20 @@ def _is_null(name: str) -> bool:
 def _missed(run: _Run, mi: float) -> float:
     """What the folds' winners may miss, in the mean; nothing where they take any shape of dependence, or find none, whose limits
     are told apart."""
-    found = [0.0]
+    fitted, left_out = [], 0
     for fold in run.folds:
         kind = CRITICS.get(fold.winner.name)
-        if kind is None or not (kind.null or kind.shape_free):
-            half = abs(fold.training_value - fold.won.donsker_varadhan) / 2
-            found.append(missed(mi, None if fold.left_out else half))
-    return float(np.mean(found[1:] or found))
+        if kind is not None and (kind.null or kind.shape_free):
+            continue
+        if fold.left_out:
+            left_out += 1
+        else:
+            fitted.append((fold.training_value - fold.won.donsker_varadhan) / 2)
+    if not fitted and not left_out:
+        return 0.0
+    # one fold's test value is too noisy by itself
+    parts = len(fitted) * missed(mi, abs(float(np.mean(fitted)))) if fitted else 0.0
+    return (parts + left_out * missed(mi, None)) / (len(fitted) + left_out)
 
 
 def _not_below_sight(run: _Run, error: Interval, selected: str) -> Interval:
