@@ -190,7 +190,8 @@ CHECKS: tuple[Check, ...] = (
         "none does; caution where the smallest MI that would have been seen is above log n, or not known",
         _nothing_found,
         "no candidate beats independence on test rows{told}",
-        "dependence of another shape may be larger; add rows to see less, or critic='auto' if you chose critics",
+        "what these critics would have seen is not known: use critic='auto'",
+        "dependence of another shape may be larger; add rows to see less",
     ),
     Check(
         "linear-relation", ("unreliable",),
