@@ -5,30 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flomi.bounds import flo
 from flomi.critics import CRITICS
-from flomi.critics.base import Critic, Formula
-from flomi.critics.table import TrainingRows, reference_kind
+from flomi.critics.table import reference_kind
+from flomi.crossfit.finished_run import FinishedRun
 from flomi.crossfit.fold import Fold
 from flomi.crossfit.options import Options
 from flomi.crossfit.second_opinions import second_opinions
 from flomi.crossfit.select import SETTINGS as SELECTION
 from flomi.crossfit.select import one_standard_error_rule, unsettled
-from flomi.crossfit.training_rows import training_rows
 from flomi.data.pairs import Pairs
 from flomi.inference.certificate import certificate
 from flomi.inference.check import Finding
 from flomi.inference.evidence import Evidence
-from flomi.inference.influence import Array, mean_stderr, within_folds
+from flomi.inference.influence import Array
 from flomi.inference.interval import Interval, interval
 from flomi.inference.point_estimate import (
     PointEstimate,
@@ -40,153 +36,14 @@ from flomi.inference.point_estimate import (
     missed,
 )
 from flomi.inference.projection import project
-from flomi.inference.row_diagnostics import describe_rows
-from flomi.inference.sight import limits
-from flomi.inference.u_statistic import Summary, pooled
+from flomi.inference.u_statistic import pooled
 from flomi.inference.verdict import Verdict, judge, rows_depend
-from flomi.preprocess import IndependentColumns
 from flomi.result import MIEstimate
-
-
-@dataclass
-class _Run:
-    """A finished run: its options, its rows and its folds, and what several of the numbers below need of them.
-
-    `x`, `y` are all rows in random order, `order`, since what looks at every fourth row, or at the first ones, must not depend
-    on the order of the file; less the columns that are combinations of others, `columns` being those of x and y that stay.
-    """
-
-    options: Options
-    data: Pairs
-    folds: list[Fold]
-    order: np.ndarray = field(init=False)
-    x: Tensor = field(init=False)
-    y: Tensor = field(init=False)
-    columns: Tensor = field(init=False)
-    formulas: dict[str, tuple[Formula, Critic]] = field(default_factory=dict)  # fitted once each
-
-    def __post_init__(self) -> None:
-        self.order = np.random.default_rng(self.options.seed).permutation(len(self.data.x))
-        x, y = (torch.from_numpy(v[self.order]).flatten(1) for v in (self.data.x, self.data.y))
-        of_x, of_y = (IndependentColumns.fit(v).columns for v in (x, y))
-        self.x, self.y, self.columns = x[:, of_x], y[:, of_y], torch.cat([of_x, of_y + x.shape[1]])
-
-    @cached_property
-    def total(self) -> Summary:
-        return pooled([fold.won.summary for fold in self.folds])
-
-    @cached_property
-    def fold_of_row(self) -> np.ndarray:
-        """[n] which fold tested the row; -1 where none was finished."""
-        found = np.full(len(self.data.x), -1)
-        for k, fold in enumerate(self.folds):
-            found[fold.test] = k
-        return found
-
-    def by_row(self, name: str, part: str = "won") -> Array:
-        """[n] a field of the folds' reports or winners' evaluations, in the order of the rows; NaN where no fold was finished."""
-        found = np.full(len(self.data.x), np.nan)
-        for fold in self.folds:
-            found[fold.test] = getattr(getattr(fold, part), name)
-        return found
-
-    def influence(self, values: Array, estimate: float) -> Array:
-        return within_folds(values, self.fold_of_row, estimate, self.data.groups)
-
-    @property
-    def tested(self) -> np.ndarray:
-        return self.fold_of_row >= 0
-
-    def stderr(self, influence: Array) -> float:
-        """Of the mean of influence values [n], clustered by group."""
-        groups = None if self.data.groups is None else self.data.groups[self.tested]
-        return mean_stderr(influence[self.tested], groups)
-
-    @cached_property
-    def units(self) -> int:
-        """How many rows, or groups of them, are independent."""
-        return len(self.data.x) if self.data.groups is None else len(np.unique(self.data.groups))
-
-    @cached_property
-    def sight(self) -> dict[str, float]:
-        """What would have been seen, by kind of dependence; of the default candidates alone that is known."""
-        return {} if self.options.critics else limits(self.units, self.x.shape[1], self.y.shape[1])
-
-    @cached_property
-    def regular(self) -> bool:
-        """Whether columns are continuous and rows independent."""
-        return self.data.groups is None and self.data.continuous
-
-    @cached_property
-    def rows(self) -> TrainingRows:
-        return training_rows(self.data.x, self.data.y)
-
-    def has_formula(self, name: str) -> bool:
-        """Whether a candidate has a formula that serves here: formulas are meant for independent rows."""
-        kind = CRITICS.get(name)
-        return self.data.groups is None and kind is not None and kind.formula and kind.serves(self.rows)
-
-    @cached_property
-    def values(self) -> dict[str, Array]:
-        """FLO bound by test row, by candidate: 0 where a fold does without one, as it found nothing there or could not compete;
-        of folds that were interrupted only those that all have."""
-        every = dict.fromkeys(k for fold in self.folds for k in fold.evaluations)
-        if any(fold.interrupted for fold in self.folds):
-            every = {k: None for k in every if all(k in fold.evaluations for fold in self.folds)}
-        return {
-            k: np.concatenate(
-                [fold.evaluations[k].values if k in fold.evaluations else np.zeros(fold.test.size) for fold in self.folds]
-            )
-            for k in every
-        }  # fmt: skip
-
-    @cached_property
-    def groups_of_values(self) -> np.ndarray | None:
-        if self.data.groups is None:
-            return None
-        found: np.ndarray = self.data.groups[np.concatenate([fold.test for fold in self.folds])]
-        return found
-
-    def formula(self, name: str, *, full: bool = True) -> Formula:
-        """A row's own formula on all rows; with `full` on those of a larger file too, where it can be summed over them."""
-        if name not in self.formulas:
-            fit = CRITICS[name].fit
-            assert fit is not None  # whoever has a formula is fitted in closed form
-            critic = fit(self.x, self.y)
-            self.formulas[name] = critic.formula, critic
-        form, critic = self.formulas[name]
-        larger, of_correlation = self.data.full, CRITICS[name].of_correlation
-        if not full or of_correlation is None or larger is None or larger.correlation is None:
-            return form
-        pmi = critic(self.x, self.y)
-        whole = of_correlation(
-            torch.from_numpy(larger.correlation)[self.columns][:, self.columns], self.x.shape[1], larger.rows,
-            float(pmi.var()),
-        )  # fmt: skip
-        # the rows at hand stand for all: their values get the spread that is the sampling error of all
-        sampling = math.sqrt(max(0.0, whole.stderr**2 - whole.second_order**2 - whole.model**2))
-        method = f"{whole.method}, from all {larger.rows:,} rows"
-        return Formula.of_rows(
-            whole.mi, whole.bias, method, form.influence, sampling=sampling, second_order=whole.second_order,
-            model=whole.model,
-        )  # fmt: skip
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What the rows themselves say."""
-        x, y = (v.reshape(len(v), -1) for v in (self.data.x, self.data.y))
-        return describe_rows(x, y, self.data.groups)
-
-    def in_order(self, influence: Tensor) -> Array:
-        """Values [n] of the mixed rows, in the order of the rows."""
-        found = np.empty(len(influence))
-        found[self.order] = influence.double().numpy()
-        return found
 
 
 def assemble(options: Options, data: Pairs, folds: list[Fold], seconds: float) -> MIEstimate:
     """From the folds to the record."""
-    run = _Run(options, data, folds)
+    run = FinishedRun(options, data, folds)
     total, n = run.total, len(data.x)
     point, critic, selected = _point_estimate(run)
     sampling = run.stderr(point.influence)
@@ -245,7 +102,7 @@ def _used(options: Options, data: Pairs, folds: list[Fold]) -> dict[str, Any]:
     return used
 
 
-def _point_estimate(run: _Run) -> tuple[PointEstimate, str, str]:
+def _point_estimate(run: FinishedRun) -> tuple[PointEstimate, str, str]:
     """The best point estimate that the folds allow, the critic that it rests on in most folds, and the one selected.
 
     Whether a formula serves, and which, is decided once for all folds, by the test values of all rows; a midpoint is that of each
@@ -264,7 +121,7 @@ def _point_estimate(run: _Run) -> tuple[PointEstimate, str, str]:
     return _by_midpoint(run, selected), most, selected
 
 
-def _rivals(run: _Run, selected: str, *, full: bool) -> list[Rival]:
+def _rivals(run: FinishedRun, selected: str, *, full: bool) -> list[Rival]:
     """The candidates that test rows cannot tell from the one selected."""
     found = []
     for name, (lost, stderr) in unsettled(run.values, selected, run.groups_of_values).items():
@@ -276,13 +133,13 @@ def _rivals(run: _Run, selected: str, *, full: bool) -> list[Rival]:
     return found
 
 
-def _unseen(run: _Run, *, full: bool = True) -> float:
+def _unseen(run: FinishedRun, *, full: bool = True) -> float:
     """The standard error where nothing was found: a dependence too weak to win on test rows may still be there."""
     reference = run.formula(reference_kind().name, full=full)
     return math.hypot(reference.mi, reference.stderr)
 
 
-def _by_formula(run: _Run, selected: str) -> PointEstimate:
+def _by_formula(run: FinishedRun, selected: str) -> PointEstimate:
     form, at_hand = run.formula(selected), run.formula(selected, full=False)
     second_order, error = form.second_order, at_hand.stderr
     if CRITICS[selected].null:
@@ -294,7 +151,7 @@ def _by_formula(run: _Run, selected: str) -> PointEstimate:
     return formula(form.mi, run.in_order(form.influence), second_order, model, form.method)
 
 
-def _by_formula_with_gain(run: _Run, selected: str) -> PointEstimate:
+def _by_formula_with_gain(run: FinishedRun, selected: str) -> PointEstimate:
     """Networks won: the formula of each fold's base, and the midpoint of what they gained on it."""
     bases = [fold.bases[selected] for fold in run.folds]
     training = np.array([fold.gains[selected].training for fold in run.folds])
@@ -312,7 +169,7 @@ def _by_formula_with_gain(run: _Run, selected: str) -> PointEstimate:
     return _with_rivals(run, point, selected)
 
 
-def _by_midpoint(run: _Run, selected: str) -> PointEstimate:
+def _by_midpoint(run: FinishedRun, selected: str) -> PointEstimate:
     training = np.array([fold.training_value for fold in run.folds])
     test = np.array([fold.won.donsker_varadhan for fold in run.folds])
     point = midpoint(
@@ -322,11 +179,11 @@ def _by_midpoint(run: _Run, selected: str) -> PointEstimate:
     return _with_rivals(run, point, selected)
 
 
-def _sizes(run: _Run) -> Array:
+def _sizes(run: FinishedRun) -> Array:
     return np.array([fold.test.size for fold in run.folds], float)
 
 
-def _with_rivals(run: _Run, point: PointEstimate, selected: str) -> PointEstimate:
+def _with_rivals(run: FinishedRun, point: PointEstimate, selected: str) -> PointEstimate:
     """A midpoint with influence values around it, and the rivals' disagreement in its error."""
     influence = run.influence(point.influence, point.mi)
     second_order, stderr = point.second_order, run.stderr(influence)
@@ -341,7 +198,7 @@ def _is_null(name: str) -> bool:
     return name in CRITICS and CRITICS[name].null
 
 
-def _missed(run: _Run, mi: float) -> float:
+def _missed(run: FinishedRun, mi: float) -> float:
     """What the folds' winners may miss, in the mean; nothing where they take any shape of dependence, or find none, whose limits
     are told apart."""
     fitted, left_out = [], 0
@@ -360,7 +217,7 @@ def _missed(run: _Run, mi: float) -> float:
     return (parts + left_out * missed(mi, None)) / (len(fitted) + left_out)
 
 
-def _not_below_sight(run: _Run, error: Interval, selected: str) -> Interval:
+def _not_below_sight(run: FinishedRun, error: Interval, selected: str) -> Interval:
     """No interval ends below what would not have been seen, but for a critic that takes any shape; from 0 where nothing was."""
     if selected in CRITICS and CRITICS[selected].shape_free:
         return error
@@ -377,7 +234,7 @@ def _quantile(level: float) -> float:
 
 
 def _judge(
-    run: _Run,
+    run: FinishedRun,
     mi: float,
     error: Interval,
     bound: float,
